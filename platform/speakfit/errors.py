@@ -1,0 +1,162 @@
+"""Every error the platform raises on purpose, as one tree.
+
+SpeakFitError
+├── SettingsError          a setting is missing or cannot be read
+├── TargetError            a server we need is not there or does not answer
+├── StackError             a part of the local stack did not start or died
+├── AudioError             a recording cannot be used
+├── CatalogError           a policy, route or runbook is declared wrongly
+├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
+├── PagerDutyError         PagerDuty refused an event or did not answer
+└── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
+    ├── InvalidArgument    INVALID_ARGUMENT, HTTP 400
+    ├── NotFound           NOT_FOUND, HTTP 404
+    ├── AlreadyExists      ALREADY_EXISTS, HTTP 409
+    ├── Aborted            ABORTED, HTTP 409
+    ├── FailedPrecondition FAILED_PRECONDITION, HTTP 400
+    ├── ResourceExhausted  RESOURCE_EXHAUSTED, HTTP 429
+    ├── Unimplemented      UNIMPLEMENTED, HTTP 501
+    └── Unavailable        UNAVAILABLE, HTTP 503
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpeakFitError(Exception):
+    """Says what went wrong, where, and what to do about it.
+
+    `what` is one sentence; `where` names the setting, file, field or address; `todo` is an
+    instruction the reader can follow. Secrets never go into any of them.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.todo = todo
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.where:
+            text += f"\n  where: {self.where}"
+        if self.todo:
+            text += f"\n  to do: {self.todo}"
+        return text
+
+
+class SettingsError(SpeakFitError):
+    """A setting is missing or cannot be read."""
+
+
+class TargetError(SpeakFitError):
+    """A server we need is not there or does not answer."""
+
+
+class StackError(SpeakFitError):
+    """A part of the local stack did not start or died."""
+
+
+class AudioError(SpeakFitError):
+    """A recording cannot be used; `code` is a stable word for machines."""
+
+    def __init__(self, what: str, *, code: str, where: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.code = code
+
+
+class CatalogError(SpeakFitError):
+    """A policy, route or runbook is declared wrongly."""
+
+
+class ApplyError(SpeakFitError):
+    """Writes to Cloud Monitoring failed, maybe half-way; exit code 4 when some were done."""
+
+    def __init__(
+        self, what: str, *, done: int = 0, left: int = 0, where: str = "", todo: str = ""
+    ) -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.done = done
+        self.left = left
+
+
+class PagerDutyError(SpeakFitError):
+    """PagerDuty refused an event or did not answer; `retry` says whether trying again can help."""
+
+    def __init__(self, what: str, *, retry: bool, where: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.retry = retry
+
+
+class WireError(SpeakFitError):
+    """An answer to a Cloud Monitoring caller; the codes are google.rpc.Code's."""
+
+    code: ClassVar[str] = "INTERNAL"
+    http_status: ClassVar[int] = 500
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class InvalidArgument(WireError):
+    """The request is wrong whatever the state of the server is."""
+
+    code = "INVALID_ARGUMENT"
+    http_status = 400
+
+    @classmethod
+    def of_field(cls, field: str, value: object, rule: str) -> InvalidArgument:
+        """Google's usual form: Field X had an invalid value of "V": RULE."""
+        return cls(f'Field {field} had an invalid value of "{value}": {rule}')
+
+
+class NotFound(WireError):
+    """What the request names does not exist."""
+
+    code = "NOT_FOUND"
+    http_status = 404
+
+
+class AlreadyExists(WireError):
+    """What the request would make exists already."""
+
+    code = "ALREADY_EXISTS"
+    http_status = 409
+
+
+class Aborted(WireError):
+    """Another edit came between; read again and retry."""
+
+    code = "ABORTED"
+    http_status = 409
+
+
+class FailedPrecondition(WireError):
+    """The state of the server does not allow it."""
+
+    code = "FAILED_PRECONDITION"
+    http_status = 400
+
+
+class ResourceExhausted(WireError):
+    """A limit or quota is used up."""
+
+    code = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
+class Unimplemented(WireError):
+    """Real Cloud Monitoring has it; this emulator does not yet."""
+
+    code = "UNIMPLEMENTED"
+    http_status = 501
+
+
+class Unavailable(WireError):
+    """The server cannot answer now."""
+
+    code = "UNAVAILABLE"
+    http_status = 503

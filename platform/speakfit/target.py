@@ -1,0 +1,153 @@
+"""Which Cloud Monitoring a command talks to, and the real clients that talk to it.
+
+First match wins: an address given on the command line, MONITORING_EMULATOR_HOST, Google when a
+project is named, the running local stack. google-cloud-monitoring knows no emulator variable, and
+an endpoint alone still attempts TLS, so the emulator's clients get an insecure channel.
+Google and gRPC are imported late: `--help` must not wait for them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speakfit.clock import Clock, RealClock, ScaledClock
+from speakfit.errors import TargetError
+from speakfit.settings import Settings
+
+if TYPE_CHECKING:
+    from google.cloud import monitoring_v3
+
+STACK_FILE = Path(".speakfit/stack.json")
+"""Where the running local stack writes its addresses."""
+
+LOCAL_PROJECT = "speakfit-local"
+"""The project that the local stack and a bare emulator use."""
+
+CLOCK_METHOD = "/speakfit.emulator.v1.Clock/GetClock"
+
+
+class TargetKind(StrEnum):
+    """Whose Cloud Monitoring it is."""
+
+    EMULATOR = "emulator"
+    GOOGLE = "google"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One Cloud Monitoring and one project in it."""
+
+    kind: TargetKind
+    project: str
+    host: str | None = None
+
+    @property
+    def project_name(self) -> str:
+        """Resource name, `projects/ID`."""
+        return f"projects/{self.project}"
+
+    def __str__(self) -> str:
+        if self.kind is TargetKind.EMULATOR:
+            return f"embedded Cloud Monitoring at {self.host}, project {self.project}"
+        return f"Google Cloud Monitoring, project {self.project}"
+
+
+def resolve_target(
+    settings: Settings,
+    *,
+    emulator: str | None = None,
+    project: str | None = None,
+    stack_file: Path = STACK_FILE,
+) -> Target:
+    """Choose the target; a TargetError says how to name or start one."""
+    host = emulator or settings.monitoring_emulator_host
+    named = project or settings.google_cloud_project
+    if host:
+        return Target(kind=TargetKind.EMULATOR, project=named or LOCAL_PROJECT, host=host)
+    if named:
+        return Target(kind=TargetKind.GOOGLE, project=named)
+    if stack_file.exists():
+        stack = json.loads(stack_file.read_text(encoding="utf-8"))
+        return Target(
+            kind=TargetKind.EMULATOR,
+            project=stack["environment"].get("GOOGLE_CLOUD_PROJECT", LOCAL_PROJECT),
+            host=stack["environment"]["MONITORING_EMULATOR_HOST"],
+        )
+    raise TargetError(
+        "No Cloud Monitoring to talk to.",
+        where="--emulator, MONITORING_EMULATOR_HOST, --project, GOOGLE_CLOUD_PROJECT, local stack",
+        todo="Start the local stack with `make up`, or name one of these.",
+    )
+
+
+def _client(target: Target, service: str) -> Any:
+    from google.cloud import monitoring_v3
+
+    client = getattr(monitoring_v3, f"{service}Client")
+    if target.kind is TargetKind.GOOGLE:
+        from google.auth.exceptions import DefaultCredentialsError
+
+        try:
+            return client()
+        except DefaultCredentialsError as error:
+            raise TargetError(
+                "No Google credentials found.",
+                where=str(target),
+                todo="Run `gcloud auth application-default login`, or use --emulator HOST:PORT.",
+            ) from error
+    import grpc
+
+    transport = client.get_transport_class("grpc")
+    return client(transport=transport(channel=grpc.insecure_channel(target.host)))
+
+
+def metric_client(target: Target) -> monitoring_v3.MetricServiceClient:
+    """The real MetricServiceClient."""
+    return _client(target, "MetricService")
+
+
+def alert_policy_client(target: Target) -> monitoring_v3.AlertPolicyServiceClient:
+    """The real AlertPolicyServiceClient."""
+    return _client(target, "AlertPolicyService")
+
+
+def notification_channel_client(target: Target) -> monitoring_v3.NotificationChannelServiceClient:
+    """The real NotificationChannelServiceClient."""
+    return _client(target, "NotificationChannelService")
+
+
+def policy_clock(target: Target) -> Clock:
+    """Ask the target for its clock; Google's is UTC, an emulator's may be scaled.
+
+    Raises TargetError when the emulator does not answer within five seconds.
+    """
+    if target.kind is TargetKind.GOOGLE:
+        return RealClock()
+    import grpc
+    from google.protobuf import empty_pb2, struct_pb2
+
+    with grpc.insecure_channel(str(target.host)) as channel:
+        ask = channel.unary_unary(
+            CLOCK_METHOD,
+            request_serializer=empty_pb2.Empty.SerializeToString,
+            response_deserializer=struct_pb2.Struct.FromString,
+        )
+        try:
+            answer = ask(empty_pb2.Empty(), timeout=5.0)
+        except grpc.RpcError as error:
+            raise TargetError(
+                "The embedded Cloud Monitoring does not answer.",
+                where=str(target.host),
+                todo="Start it with `make up` or `python -m speakfit.emulator`, or correct the address.",
+            ) from error
+    if answer["scale"] == 1:
+        return RealClock()
+    return ScaledClock(
+        scale=answer["scale"],
+        anchor_real_ns=int(answer["anchorRealNs"]),
+        anchor_policy_ns=int(answer["anchorPolicyNs"]),
+    )
