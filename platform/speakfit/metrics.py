@@ -106,7 +106,7 @@ QUEUE_BROKER = Metric(
     name="speakfit.queue.broker",
     instrument=Instrument.GAUGE,
     unit="{message}",
-    description="Celery messages waiting or unacknowledged in Redis; a diagnostic beside the depth.",
+    description="Celery messages waiting or unacknowledged in Redis; a diagnostic beside depth.",
     labels=("state",),
     whole=True,
 )
@@ -122,7 +122,7 @@ WORKERS_ALIVE = Metric(
     name="speakfit.worker.alive",
     instrument=Instrument.GAUGE,
     unit="{worker}",
-    description="Workers whose heartbeat in Postgres is fresh, zero included, by every API replica.",
+    description="Workers whose heartbeat in Postgres is fresh; zero too, by every API replica.",
     whole=True,
 )
 DATABASE_CONNECTIONS = Metric(

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from speakfit.clock import Clock, RealClock, ScaledClock
 from speakfit.errors import TargetError
@@ -107,17 +107,20 @@ def _client(target: Target, service: str) -> Any:
 
 def metric_client(target: Target) -> monitoring_v3.MetricServiceClient:
     """The real MetricServiceClient."""
-    return _client(target, "MetricService")
+    return cast("monitoring_v3.MetricServiceClient", _client(target, "MetricService"))
 
 
 def alert_policy_client(target: Target) -> monitoring_v3.AlertPolicyServiceClient:
     """The real AlertPolicyServiceClient."""
-    return _client(target, "AlertPolicyService")
+    return cast("monitoring_v3.AlertPolicyServiceClient", _client(target, "AlertPolicyService"))
 
 
 def notification_channel_client(target: Target) -> monitoring_v3.NotificationChannelServiceClient:
     """The real NotificationChannelServiceClient."""
-    return _client(target, "NotificationChannelService")
+    return cast(
+        "monitoring_v3.NotificationChannelServiceClient",
+        _client(target, "NotificationChannelService"),
+    )
 
 
 def policy_clock(target: Target) -> Clock:
@@ -142,7 +145,8 @@ def policy_clock(target: Target) -> Clock:
             raise TargetError(
                 "The embedded Cloud Monitoring does not answer.",
                 where=str(target.host),
-                todo="Start it with `make up` or `python -m speakfit.emulator`, or correct the address.",
+                todo="Start it with `make up` or `python -m speakfit.emulator`, or correct "
+                "the address.",
             ) from error
     if answer["scale"] == 1:
         return RealClock()
