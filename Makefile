@@ -1,0 +1,40 @@
+# Every target sets itself up: a virtual environment in .venv, from requirements.lock, nothing else.
+PYTHON ?= python3
+RUN := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test test-all check snapshots docs lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:
+	@$(PYTHON) scripts/bootstrap.py
+
+demo: setup ## Show the whole loop: speech in, transcript out, a dead worker pages (AUDIO=file)
+	@$(RUN) -m speakfit_ops.demo $(if $(AUDIO),--audio "$(AUDIO)")
+
+up: setup ## Start everything locally and keep it running; Ctrl-C or `make down` ends it
+	@$(RUN) -m speakfit_ops.stack up
+
+down: setup ## Stop what `make up` started
+	@$(RUN) -m speakfit_ops.stack down
+
+test: setup ## Run the test suite
+	@$(RUN) -m pytest -q -m "not slow"
+
+test-all: setup ## Run the suite and the slow proofs
+	@$(RUN) -m pytest -q
+
+check: setup ## Lint, types, layers and layout
+	@$(RUN) -m pytest -q tests/test_house.py tests/test_layout.py
+
+snapshots: setup ## Rewrite the command transcripts and show what changed
+	@UPDATE_SNAPSHOTS=1 $(RUN) -m pytest -q tests/alerts -k transcript
+	@git --no-pager diff --stat -- tests/transcripts
+
+docs: setup ## Rewrite the generated parts of the documents
+	@$(RUN) -m speakfit_ops.docs
+
+lock: ## Resolve the dependencies anew (needs uv)
+	@uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --extra local --extra dev pyproject.toml --output-file requirements.lock
