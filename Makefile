@@ -33,7 +33,7 @@ snapshots: setup ## Rewrite the command transcripts and show what changed
 	@git --no-pager diff --stat -- tests/transcripts
 
 docs: setup ## Rewrite the generated parts of the documents
-	@$(RUN) -m speakfit_ops.docs
+	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md
 
 lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

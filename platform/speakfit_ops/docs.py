@@ -1,0 +1,71 @@
+"""The generated tables of the documents; cog writes them in place (`make docs`).
+
+Each answers with Markdown made from the declarations that the code itself reads, so that a table
+cannot say anything else than what runs; the suite fails when a document is stale.
+"""
+
+from __future__ import annotations
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def settings_table() -> str:
+    """One row a setting, from the fields of speakfit.settings.Settings."""
+    from datetime import timedelta
+
+    from speakfit.settings import Settings
+
+    def shown(value: object) -> str:
+        if value is None:
+            return "unset"
+        if isinstance(value, timedelta):
+            return f"{value.total_seconds():.0f} s"
+        return f"`{value}`"
+
+    return _table(
+        ("variable", "default", "meaning"),
+        [
+            (f"`{name.upper()}`", shown(field.default), field.description or "")
+            for name, field in Settings.model_fields.items()
+        ],
+    )
+
+
+def metrics_table() -> str:
+    """One row a metric, from speakfit.metrics."""
+    from speakfit.metrics import METRICS
+
+    return _table(
+        ("metric", "kind and type", "unit", "labels", "meaning"),
+        [
+            (
+                f"`{metric.name}`",
+                f"{metric.kind} {metric.value_type}",
+                f"`{metric.unit}`",
+                ", ".join(f"`{metric.label_key(label)}`" for label in metric.labels) or "none",
+                metric.description,
+            )
+            for metric in METRICS
+        ],
+    )
+
+
+def fidelity_table() -> str:
+    """One row a rule of the engine: what it says, who says so, how sure we are, its test."""
+    from speakfit.engine.rules import RULES
+
+    return _table(
+        ("rule", "status", "source", "test"),
+        [(rule.text, str(rule.status), rule.citation, f"`{rule.test}`") for rule in RULES],
+    )
+
+
+def policies_table() -> str:
+    """One row a policy of the catalog."""
+    from alerts.cli import policy_rows
+
+    return _table(("policy", "severity", "pages when"), policy_rows())

