@@ -9,6 +9,7 @@ Google and gRPC are imported late: `--help` must not wait for them.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -70,18 +71,52 @@ def resolve_target(
         return Target(kind=TargetKind.EMULATOR, project=named or LOCAL_PROJECT, host=host)
     if named:
         return Target(kind=TargetKind.GOOGLE, project=named)
-    if stack_file.exists():
-        stack = json.loads(stack_file.read_text(encoding="utf-8"))
+    stack = stack_environment(stack_file)
+    if stack:
         return Target(
             kind=TargetKind.EMULATOR,
-            project=stack["environment"].get("GOOGLE_CLOUD_PROJECT", LOCAL_PROJECT),
-            host=stack["environment"]["MONITORING_EMULATOR_HOST"],
+            project=stack["GOOGLE_CLOUD_PROJECT"],
+            host=stack["MONITORING_EMULATOR_HOST"],
         )
     raise TargetError(
         "No Cloud Monitoring to talk to.",
         where="--emulator, MONITORING_EMULATOR_HOST, --project, GOOGLE_CLOUD_PROJECT, local stack",
         todo="Start the local stack with `make up`, or name one of these.",
     )
+
+
+def stack_environment(stack_file: Path = STACK_FILE) -> dict[str, str]:
+    """The settings of the running local stack; empty when none runs here.
+
+    A stack that was killed leaves its file behind, so its process is asked for, too.
+    """
+    try:
+        stack = json.loads(stack_file.read_text(encoding="utf-8"))
+        os.kill(stack["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    except PermissionError:
+        pass  # It lives, under another account.
+    environment: dict[str, str] = stack["environment"]
+    return environment
+
+
+def with_stack_settings(
+    settings: Settings, target: Target, *, stack_file: Path = STACK_FILE
+) -> Settings:
+    """Fill what the environment leaves unset from the local stack, when that is the target.
+
+    Never for another target: a laptop's routing keys must not reach a real project.
+    """
+    stack = stack_environment(stack_file)
+    if target.host is None or stack.get("MONITORING_EMULATOR_HOST") != target.host:
+        return settings
+    missing = {
+        name: stack[name.upper()]
+        for name in type(settings).model_fields
+        if name not in settings.model_fields_set and name.upper() in stack
+    }
+    return Settings.model_validate({**settings.model_dump(exclude_unset=True), **missing})
 
 
 def _client(target: Target, service: str) -> Any:

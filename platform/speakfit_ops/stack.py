@@ -286,9 +286,13 @@ class Stack:
     def watch(self, stopping: threading.Event) -> None:
         """Return when `stopping` is set; raise a StackError when a part has died."""
         while not stopping.wait(0.2):
-            for part in self.parts.values():
-                if part.process.poll() is not None:
-                    raise self._crash(part)
+            self.check()
+
+    def check(self) -> None:
+        """Raise a StackError with the end of its log when a part has died."""
+        for part in self.parts.values():
+            if part.process.poll() is not None:
+                raise self._crash(part)
 
     def stop(self) -> None:
         """Stop every part, newest first: services before the database they write to."""
