@@ -471,7 +471,7 @@ def _parsed(text: str, field: str, any_selector: bool) -> Filter:
                 raise _refused(
                     field,
                     text,
-                    f'The filter contains unknown selector: {".".join(comparison.path)}',
+                    f"The filter contains unknown selector: {'.'.join(comparison.path)}",
                 )
     return Filter(expression=expression)
 
