@@ -1,0 +1,158 @@
+"""Recordings as files: what they are, how long they last, and their samples in small windows.
+
+The container is told by its first bytes, never by name or by FFmpeg's own guess: a guess may
+choose a playlist format, and a playlist may name other files on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from speakfit.errors import AudioError
+
+SAMPLE_RATE = 16_000
+"""Hertz; what Whisper and the voice-activity detector both expect."""
+
+FORMATS = ("wav", "mp3", "m4a", "ogg", "flac", "webm")
+
+_HEAD_BYTES = 16
+_TRUNCATION_SLACK_SECONDS = 0.5
+_PROBE_FRAMES = 8
+_CONTENT_TYPES = {
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "mp4": "audio/mp4",
+    "ogg": "audio/ogg",
+    "flac": "audio/flac",
+    "matroska": "audio/webm",
+}
+
+Samples = NDArray[np.int16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a file turned out to be."""
+
+    content_type: str
+    duration: timedelta
+
+
+def _ffmpeg_format(head: bytes) -> str | None:
+    """FFmpeg's name of the container that begins with `head`."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
+        return "mp3"
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if head[:4] == b"OggS":
+        return "ogg"
+    if head[:4] == b"fLaC":
+        return "flac"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    return None
+
+
+def _open(path: Path) -> tuple[Any, str]:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        raise AudioError("The file is empty.", code="empty", todo="Upload a file with speech.")
+    name = _ffmpeg_format(head)
+    if name is None:
+        raise AudioError(
+            "The file is not audio that this service reads.",
+            code="not-audio",
+            todo="Upload one of: " + ", ".join(FORMATS) + ".",
+        )
+    try:
+        container = av.open(str(path), format=name, metadata_errors="ignore")
+    except FFmpegError as error:
+        raise _broken() from error
+    if not container.streams.audio:
+        container.close()
+        raise AudioError(
+            "The file has no audio track.",
+            code="not-audio",
+            todo="Upload a file with speech in it.",
+        )
+    return container, name
+
+
+def _broken() -> AudioError:
+    return AudioError(
+        "The file begins like audio but cannot be read: it is truncated or damaged.",
+        code="truncated",
+        todo="Upload the whole file again.",
+    )
+
+
+def probe(path: Path) -> Probe:
+    """Prove that a file can be decoded and measure it, reading packets without decoding them all.
+
+    Raises AudioError with code `empty`, `not-audio` or `truncated`. Truncation is seen where the
+    container states a length; where it does not (ogg, plain mp3) the recording is merely shorter.
+    """
+    container, name = _open(path)
+    with container:
+        stream = container.streams.audio[0]
+        declared = _declared_seconds(container, stream)
+        decoded = 0
+        end = 0.0
+        try:
+            for packet in container.demux(stream):
+                if decoded < _PROBE_FRAMES:
+                    decoded += len(packet.decode())
+                if packet.pts is not None and packet.time_base is not None:
+                    begin = float(packet.pts * packet.time_base)
+                    end = max(end, begin + float((packet.duration or 0) * packet.time_base))
+        except FFmpegError as error:
+            raise _broken() from error
+        if decoded == 0:
+            raise _broken()
+    start = float((stream.start_time or 0) * stream.time_base)
+    measured = end - max(start, 0.0)
+    if declared is not None and measured < declared - _TRUNCATION_SLACK_SECONDS:
+        raise _broken()
+    return Probe(
+        content_type=_CONTENT_TYPES[name], duration=timedelta(seconds=max(measured, declared or 0))
+    )
+
+
+def _declared_seconds(container: Any, stream: Any) -> float | None:
+    """The length the container states; FFmpeg fills it in from the size where it states none."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if container.duration:
+        return float(container.duration) / 1_000_000
+    return None
+
+
+def decode(path: Path) -> Iterator[Samples]:
+    """The samples as 16 kHz mono in windows of well under a second, so memory stays flat.
+
+    Raises AudioError with code `truncated` where decoding fails.
+    """
+    container, _ = _open(path)
+    with container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        try:
+            for frame in container.decode(stream):
+                for piece in resampler.resample(frame):
+                    yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+            for piece in resampler.resample(None):
+                yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+        except FFmpegError as error:
+            raise _broken() from error

@@ -1,0 +1,337 @@
+"""The tables, the sessions on them, and the migrations that make them.
+
+PostgreSQL (or SQLite on a laptop) owns the truth about recordings and chunks; the broker only
+carries hints. Leases are judged by the database's clock, never by a worker's.
+
+    python -m speakfit.database upgrade | current
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    Uuid,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ColumnElement
+
+from speakfit.errors import SettingsError, SpeakFitError
+from speakfit.settings import Settings, read_settings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+CONNECT_LIMIT = timedelta(seconds=3)
+STATEMENT_LIMIT = timedelta(seconds=10)
+
+
+class RecordingStatus(StrEnum):
+    """Where a recording stands; completed and failed are final."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class ChunkStatus(StrEnum):
+    """Where a chunk stands; done and failed are final."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time, UTC and aware on both databases; SQLite stores no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name != "sqlite" else _naive(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+def _naive(value: datetime) -> datetime:
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+class database_now(ColumnElement[datetime]):  # noqa: N801 - reads as an SQL function in queries
+    """The database's clock plus `ahead`; moves within a transaction, unlike CURRENT_TIMESTAMP."""
+
+    inherit_cache = False
+    type = Instant()
+
+    def __init__(self, ahead: timedelta = timedelta(0)) -> None:
+        self.ahead_seconds = ahead.total_seconds()
+
+
+@compiles(database_now, "postgresql")
+def _postgres_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {element.ahead_seconds:.6f}))"
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(element: database_now, compiler: SQLCompiler, **_: Any) -> str:
+    # The text form SQLAlchemy stores datetimes in, so that they compare as strings.
+    return (
+        f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.ahead_seconds:+.6f} seconds') || '000')"
+    )
+
+
+class Table(DeclarativeBase):
+    """Base of every table."""
+
+
+class Recording(Table):
+    """One accepted upload; also the unit of work `prepare`, under a lease of its own."""
+
+    __tablename__ = "recordings"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    status: Mapped[str] = mapped_column(String(16), default=RecordingStatus.QUEUED, index=True)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    content_type: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    checksum: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the upload, hexadecimal."""
+    duration_seconds: Mapped[float]
+    expected_chunks: Mapped[int] = mapped_column(Integer)
+    """Chunks it will have, estimated when accepted: queue depth must be true with no worker."""
+    speech: Mapped[list[list[float]] | None] = mapped_column(JSON)
+    """Voice activity as [start, end] in seconds; None until prepared."""
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Chunk(Table):
+    """One stretch of a recording near 30 s, transcribed as a task of its own, stored once."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        # Queue depth and the sweep look only at what is unfinished.
+        Index(
+            "chunks_unfinished",
+            "status",
+            postgresql_where=text("status IN ('pending', 'leased')"),
+        ),
+    )
+
+    recording_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("recordings.id", ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column("chunk_index", Integer, primary_key=True)
+    start_seconds: Mapped[float]
+    end_seconds: Mapped[float]
+    status: Mapped[str] = mapped_column(String(16), default=ChunkStatus.PENDING)
+    error: Mapped[str | None] = mapped_column(Text)
+    lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class OutboxMessage(Table):
+    """A message to send, written in the transaction that needs it; deleted once sent."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    task: Mapped[str] = mapped_column(String(64))
+    recording_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("recordings.id", ondelete="CASCADE"), index=True
+    )
+    chunk_index: Mapped[int | None] = mapped_column(Integer)
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class WorkerHeartbeat(Table):
+    """The last sign of life of a worker's main process."""
+
+    __tablename__ = "worker_heartbeats"
+
+    worker_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    at: Mapped[datetime] = mapped_column(Instant, index=True)
+    processes: Mapped[int] = mapped_column(Integer)
+
+
+def make_engine(
+    url: str, *, pool_size: int = 5, statement_limit: timedelta = STATEMENT_LIMIT
+) -> Engine:
+    """An engine that never waits for ever: connecting, pool and statements are bounded.
+
+    Parameters never appear in error texts. Raises SettingsError for an address it cannot use.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _bad_url() from error
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, hide_parameters=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() != "psycopg":
+        raise _bad_url()
+    limit_ms = int(statement_limit.total_seconds() * 1000)
+    return create_engine(
+        parsed,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_LIMIT.total_seconds(),
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": int(CONNECT_LIMIT.total_seconds()),
+            "options": f"-c statement_timeout={limit_ms} -c lock_timeout={limit_ms}",
+            "application_name": "speakfit",
+        },
+    )
+
+
+def _bad_url() -> SettingsError:
+    return SettingsError(
+        "DATABASE_URL is not an address this platform can use.",
+        where="DATABASE_URL",
+        todo="Use postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME or sqlite:///FILE.",
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """A session that commits at the end and rolls back on an error."""
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+def upgrade(engine: Engine) -> str:
+    """Bring the tables to the newest revision and name it; safe to run twice or side by side."""
+    from alembic import command
+
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            # Two replicas starting together must not both create the tables.
+            connection.execute(text("SELECT pg_advisory_xact_lock(5241)"))
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return head_revision()
+
+
+@lru_cache(maxsize=1)
+def head_revision() -> str:
+    """The newest revision this code knows."""
+    from alembic.script import ScriptDirectory
+
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    if head is None:
+        raise SpeakFitError(
+            "No migration is installed.", where=str(MIGRATIONS), todo="Install the package again."
+        )
+    return head
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The revision the database is at; None before the first migration."""
+    from alembic.runtime.migration import MigrationContext
+
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def _alembic_config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def engine_from(settings: Settings) -> Engine:
+    """The engine that DATABASE_URL names."""
+    return make_engine(settings.require("database_url"))
+
+
+def main(arguments: list[str]) -> int:
+    """`upgrade` migrates, `current` compares; 0 fine, 1 error, 2 behind, 64 usage."""
+    if arguments not in (["upgrade"], ["current"]):
+        print(
+            "usage: python -m speakfit.database upgrade | current\n"
+            "  upgrade  bring the tables at DATABASE_URL to the newest revision\n"
+            "  current  print the revision of the database and of the code; exit 2 when behind"
+        )
+        return 0 if arguments in (["--help"], ["-h"]) else 64
+    try:
+        engine = engine_from(read_settings())
+        if arguments == ["upgrade"]:
+            print(f"database is at revision {upgrade(engine)}")
+            return 0
+        current = current_revision(engine)
+        print(f"database is at revision {current or 'none'}, code at {head_revision()}")
+        return 0 if current == head_revision() else 2
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
+        failed = SpeakFitError(
+            f"The database refused: {reason}",
+            where="DATABASE_URL",
+            todo="Start the database, or correct the address.",
+        )
+        print(failed, file=sys.stderr)
+        return failed.exit_code
+    except SpeakFitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

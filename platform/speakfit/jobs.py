@@ -1,0 +1,185 @@
+"""What the API asks of the workers: names, payloads, the Celery settings both sides share.
+
+A message is only a hint that work exists; PostgreSQL says whether it is still to be done. So a
+lost message is sent again by the sweep and a doubled one finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerDownError
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from speakfit.database import OutboxMessage, database_now, transaction
+
+QUEUE = "speakfit"
+PREPARE = "speakfit.prepare"
+TRANSCRIBE = "speakfit.transcribe_chunk"
+
+CHUNK_LENGTH = timedelta(seconds=30)
+"""Whisper pads every window to 30 s, so shorter chunks waste work and longer ones gain nothing."""
+
+ATTEMPTS = 4
+"""How often a chunk or a preparation may be begun before it is failed as poisonous."""
+
+_HARD_LIMIT = timedelta(minutes=15)
+_VISIBILITY = 3 * _HARD_LIMIT
+_RELAY_AT_ONCE = 200
+# The key suffixes of kombu's Redis transport for its priority steps 0, 3, 6 and 9.
+_PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+_JOB_HEADER = "speakfit_job"
+
+BROKER_ERRORS = (BrokerDownError, redis.RedisError, OSError)
+"""What sending raises when the broker cannot be reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One unit of work: prepare a recording, or transcribe one of its chunks."""
+
+    task: str
+    recording_id: uuid.UUID
+    chunk_index: int | None = None
+    traceparent: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for every message about the same work."""
+        if self.chunk_index is None:
+            return f"{self.task}:{self.recording_id}"
+        return f"{self.task}:{self.recording_id}:{self.chunk_index}"
+
+
+def make_celery(redis_url: str) -> Celery:
+    """The Celery application; the API only sends with it, the worker registers tasks on it.
+
+    Celery's default answers differ in three ways that matter here (measured): the visibility
+    time-out must agree in three places because the shortest wins; a forked child hangs on a model
+    or channel of its parent, so children are spawned; remote control and events are not used.
+    """
+    visibility = int(_VISIBILITY.total_seconds())
+    transport = {
+        "visibility_timeout": visibility,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    }
+    app = Celery("speakfit", broker=redis_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=transport,
+        result_backend_transport_options=transport,
+        visibility_timeout=visibility,
+        task_acks_late=True,
+        task_create_missing_queues=True,
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        task_store_errors_even_if_ignored=False,
+        task_time_limit=_HARD_LIMIT.total_seconds(),
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_pool_start_method="spawn",
+        worker_prefetch_multiplier=1,
+        worker_proc_alive_timeout=120.0,
+        worker_send_task_events=False,
+        worker_soft_shutdown_timeout=5.0,
+    )
+    return app
+
+
+def send(app: Celery, job: Job) -> None:
+    """Put one message in the queue; raises one of BROKER_ERRORS when it cannot."""
+    payload: list[str | int] = [str(job.recording_id)]
+    if job.chunk_index is not None:
+        payload.append(job.chunk_index)
+    headers = {_JOB_HEADER: job.key}
+    if job.traceparent is not None:
+        headers["traceparent"] = job.traceparent
+    app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
+
+
+def post(session: Session, job: Job) -> None:
+    """Write the message to the outbox, in the transaction that makes it necessary."""
+    session.add(
+        OutboxMessage(
+            task=job.task,
+            recording_id=job.recording_id,
+            chunk_index=job.chunk_index,
+            traceparent=job.traceparent,
+            created_at=database_now(),
+        )
+    )
+
+
+def relay_outbox(engine: Engine, app: Celery) -> int:
+    """Send what the outbox holds and count it; several processes may relay side by side.
+
+    A crash between sending and deleting sends twice, which is harmless. Raises one of
+    BROKER_ERRORS when the broker is down; what was sent before stays sent.
+    """
+    sent = 0
+    failure: Exception | None = None
+    with transaction(engine) as session:
+        waiting = session.scalars(
+            select(OutboxMessage)
+            .order_by(OutboxMessage.id)
+            .limit(_RELAY_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for message in waiting:
+            try:
+                send(
+                    app,
+                    Job(
+                        task=message.task,
+                        recording_id=message.recording_id,
+                        chunk_index=message.chunk_index,
+                        traceparent=message.traceparent,
+                    ),
+                )
+            except BROKER_ERRORS as error:
+                failure = error
+                break
+            session.delete(message)
+            sent += 1
+    if failure is not None:
+        raise failure
+    return sent
+
+
+def make_redis(redis_url: str) -> redis.Redis:
+    """A plain client of the broker that never waits longer than a second."""
+    return redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
+
+
+def waiting_count(client: redis.Redis) -> int:
+    """Messages nobody has taken, over all of kombu's priority lists."""
+    return sum(int(client.llen(QUEUE + suffix)) for suffix in _PRIORITY_SUFFIXES)
+
+
+def unacknowledged_count(client: redis.Redis) -> int:
+    """Messages taken and not acknowledged; a dead worker's stay until the visibility time-out."""
+    return int(client.hlen("unacked"))
+
+
+def waiting_keys(client: redis.Redis) -> Counter[str]:
+    """The job keys of the messages nobody has taken."""
+    keys: Counter[str] = Counter()
+    for suffix in _PRIORITY_SUFFIXES:
+        for raw in client.lrange(QUEUE + suffix, 0, -1):
+            key = json.loads(raw).get("headers", {}).get(_JOB_HEADER)
+            if key is not None:
+                keys[key] += 1
+    return keys

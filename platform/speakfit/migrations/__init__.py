@@ -1,0 +1,1 @@
+"""Alembic's scripts; `python -m speakfit.database upgrade` runs them."""
