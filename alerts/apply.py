@@ -1,0 +1,271 @@
+"""Reads what is live and makes the planned writes, one after another.
+
+Google asks for single-threaded edits per project. A write that meets a concurrent edit is tried
+again; one that meets a quota stops the rest, and everything done and not done is told. Each write
+is whole by itself and identity lives in labels, so whatever was cut off, the next apply converges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from alerts.encode import (
+    CHANNEL_PREFIX,
+    Json,
+    channel_message,
+    descriptor_message,
+    mapping,
+    policy_message,
+)
+from alerts.plan import Action, Change, Kind, Live, Plan
+from alerts.policy import Catalog
+from speakfit.errors import ApplyError, SettingsError, SpeakFitError, TargetError
+from speakfit.target import (
+    Target,
+    TargetKind,
+    alert_policy_client,
+    metric_client,
+    notification_channel_client,
+)
+
+if TYPE_CHECKING:
+    from google.api_core.exceptions import GoogleAPICallError
+
+_READ_SECONDS = {TargetKind.EMULATOR: 5.0, TargetKind.GOOGLE: 30.0}
+_WRITE_SECONDS = 60.0
+"""Google's own writes were seen to take 5.5 s."""
+_CONFLICT_TRIES = 6
+_CONFLICT_PAUSE = 0.5
+"""Seconds before the first retry of a conflict; doubles each time."""
+_DESCRIPTOR_TRIES = 8
+_DESCRIPTOR_PAUSE = 1.0
+"""A new descriptor can take a while to be seen by policies: 255 s in all, then we stop."""
+
+
+class Gateway:
+    """One project of one Cloud Monitoring, read and written through the real clients."""
+
+    def __init__(self, target: Target, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.target = target
+        self._sleep = sleep
+        self._read_seconds = _READ_SECONDS[target.kind]
+        self._metrics = metric_client(target)
+        self._channels = notification_channel_client(target)
+        self._policies = alert_policy_client(target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        clients: tuple[Any, ...] = (self._metrics, self._channels, self._policies)
+        for client in clients:
+            client.transport.close()
+
+    def read(self, catalog: Catalog) -> Live:
+        """Everything live that a plan needs; a TargetError when the server does not answer."""
+        metric_types = [metric.type for metric in catalog.metrics]
+        return Live(
+            policies=self._list(self._policies.list_alert_policies),
+            channels=self._list(self._channels.list_notification_channels),
+            metrics=self._descriptors(metric_types),
+        )
+
+    def _descriptors(self, metric_types: list[str]) -> tuple[Json, ...]:
+        # One read per domain instead of one per metric; what else it returns does no harm.
+        domains = sorted({metric_type.partition("/")[0] for metric_type in metric_types})
+        found = [
+            metric
+            for domain in domains
+            for metric in self._list(
+                self._metrics.list_metric_descriptors,
+                filter=f'metric.type = starts_with("{domain}/")',
+            )
+        ]
+        return tuple(metric for metric in found if metric["type"] in metric_types)
+
+    def _list(self, method: Callable[..., Any], **request: str) -> tuple[Json, ...]:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        try:
+            pager = method(
+                request={"name": self.target.project_name, **request},
+                retry=None,
+                timeout=self._read_seconds,
+            )
+            return tuple(mapping(item) for item in pager)
+        except GoogleAPICallError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: GoogleAPICallError) -> SpeakFitError:
+        from google.api_core import exceptions
+
+        if isinstance(error, exceptions.ServiceUnavailable | exceptions.DeadlineExceeded):
+            start = (
+                "Start it with `make up` or `python -m speakfit.emulator`, or correct the address."
+                if self.target.kind is TargetKind.EMULATOR
+                else "Check the network and Google's status, then try again."
+            )
+            return TargetError(
+                "Cloud Monitoring does not answer; nothing was changed.",
+                where=str(self.target),
+                todo=start,
+            )
+        if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+            return TargetError(
+                f"Cloud Monitoring refuses the credentials: {error.message}",
+                where=str(self.target),
+                todo="Log in with `gcloud auth application-default login` as somebody with "
+                "roles/monitoring.editor.",
+            )
+        return TargetError(
+            f"Cloud Monitoring refuses to be read: {error.message}",
+            where=str(self.target),
+            todo="Correct what it names; nothing was changed.",
+        )
+
+    def write(self, change: Change, *, channel_names: Mapping[str, str], key: str | None) -> str:
+        """Make one change and return the resource's name.
+
+        `channel_names` maps `channel:ID` to the server's names; `key` is a channel's integration
+        key where the change carries one. Conflicts are retried; Google's exceptions pass.
+        """
+        from google.api_core.exceptions import Aborted, NotFound
+
+        pause, conflicts, misses = _CONFLICT_PAUSE, 0, 0
+        while True:
+            try:
+                return self._write_once(change, channel_names, key)
+            except Aborted:
+                conflicts += 1
+                if conflicts == _CONFLICT_TRIES:
+                    raise
+                self._sleep(pause)
+                pause *= 2
+            except NotFound as error:
+                fresh = change.kind is Kind.POLICY and "Cannot find metric" in str(error.message)
+                misses += 1
+                if not fresh or misses == _DESCRIPTOR_TRIES:
+                    raise
+                self._sleep(_DESCRIPTOR_PAUSE * 2 ** (misses - 1))
+
+    def _write_once(self, change: Change, channel_names: Mapping[str, str], key: str | None) -> str:
+        call: Callable[..., Any]
+        request: Json
+        if change.action is Action.DELETE:
+            call = (
+                self._policies.delete_alert_policy
+                if change.kind is Kind.POLICY
+                else self._channels.delete_notification_channel
+            )
+            call(request={"name": change.name}, retry=None, timeout=_WRITE_SECONDS)
+            return change.name
+        parent = {"name": self.target.project_name} if change.action is Action.CREATE else {}
+        mask = {"update_mask": {"paths": list(change.mask)}} if change.mask else {}
+        if change.kind is Kind.METRIC:
+            # Creating a descriptor again adds the labels it lacks.
+            call = self._metrics.create_metric_descriptor
+            request = {
+                "name": self.target.project_name,
+                "metric_descriptor": descriptor_message(change.body),
+            }
+        elif change.kind is Kind.CHANNEL:
+            body = {**change.body, "name": change.name}
+            if key is not None:
+                body["labels"] = {"service_key": key}
+            call = (
+                self._channels.create_notification_channel
+                if change.action is Action.CREATE
+                else self._channels.update_notification_channel
+            )
+            request = {**parent, **mask, "notification_channel": channel_message(body)}
+        else:
+            body = {
+                **change.body,
+                "notificationChannels": [
+                    channel_names[name] for name in change.body["notificationChannels"]
+                ],
+            }
+            call = (
+                self._policies.create_alert_policy
+                if change.action is Action.CREATE
+                else self._policies.update_alert_policy
+            )
+            request = {**parent, **mask, "alert_policy": policy_message(body)}
+        answer = call(request=request, retry=None, timeout=_WRITE_SECONDS)
+        return str(answer.name)
+
+
+def apply_plan(
+    gateway: Gateway,
+    plan: Plan,
+    *,
+    keys: Mapping[str, str],
+    on_done: Callable[[Change], None] = lambda change: None,
+) -> None:
+    """Make every change of a plan in order; `keys` holds integration keys by channel id.
+
+    Raises SettingsError before the first write when a key is missing, and ApplyError, with how
+    many changes were done and left, when a write fails.
+    """
+    for change in plan.changes:
+        if change.secret and change.id not in keys:
+            raise SettingsError(
+                f"Channel {change.id} needs an integration key; nothing was changed.",
+                where=f"PAGERDUTY_ROUTING_KEY_{change.id.upper()}",
+                todo="Set it to the 32-character integration key of the PagerDuty service.",
+            )
+    if not plan.changes:
+        return
+    from google.api_core.exceptions import GoogleAPICallError
+
+    names = dict(plan.channel_names)
+    for done, change in enumerate(plan.changes):
+        try:
+            name = gateway.write(
+                change,
+                channel_names=names,
+                key=keys.get(change.id) if change.secret else None,
+            )
+        except GoogleAPICallError as error:
+            raise _stopped(error, change, gateway.target, done, len(plan.changes)) from error
+        if change.kind is Kind.CHANNEL and change.action is Action.CREATE:
+            names[CHANNEL_PREFIX + change.id] = name
+        on_done(change)
+
+
+def _stopped(
+    error: GoogleAPICallError, change: Change, target: Target, done: int, total: int
+) -> ApplyError:
+    from google.api_core import exceptions
+
+    where = f"{change.action} {change.kind} {change.id}, {target}"
+    left = total - done
+    if isinstance(error, exceptions.ResourceExhausted | exceptions.TooManyRequests):
+        what, todo = "Cloud Monitoring's quota is used up", "Wait a minute, then apply again."
+    elif isinstance(error, exceptions.ServiceUnavailable | exceptions.DeadlineExceeded):
+        what = "Cloud Monitoring stopped answering; this write may or may not have happened"
+        todo = "Apply again when it answers: it reads what is live and does the rest."
+    elif isinstance(error, exceptions.Aborted):
+        what = f"somebody else keeps editing the project: {error.message}"
+        todo = "Apply again when they are done."
+    elif isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+        what = f"Cloud Monitoring refuses the credentials: {error.message}"
+        todo = "Log in as somebody with roles/monitoring.editor, then apply again."
+    else:
+        what = f"Cloud Monitoring refuses it: {error.message}"
+        todo = "Correct what it names, then apply again."
+    return ApplyError(
+        f"Stopped after {done} of {total} changes: {what}.".replace("..", "."),
+        done=done,
+        left=left,
+        where=where,
+        todo=todo,
+    )
