@@ -6,6 +6,9 @@ choose a playlist format, and a playlist may name other files on this machine.
 
 from __future__ import annotations
 
+import os
+import uuid
+import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +29,7 @@ FORMATS = ("wav", "mp3", "m4a", "ogg", "flac", "webm")
 
 _HEAD_BYTES = 16
 _TRUNCATION_SLACK_SECONDS = 0.5
+_LENGTH_SLACK_SECONDS = 1.0
 _PROBE_FRAMES = 8
 _CONTENT_TYPES = {
     "wav": "audio/wav",
@@ -45,6 +49,37 @@ class Probe:
 
     content_type: str
     duration: timedelta
+
+
+def source_path(audio_dir: Path, recording_id: uuid.UUID) -> Path:
+    """Where a recording is kept as it was uploaded."""
+    return audio_dir / str(recording_id) / "source"
+
+
+def chunk_path(audio_dir: Path, recording_id: uuid.UUID, index: int) -> Path:
+    """Where a chunk's samples wait to be transcribed."""
+    return audio_dir / str(recording_id) / "chunks" / f"{index:05d}.wav"
+
+
+def write_chunk(path: Path, samples: Samples) -> None:
+    """Write a chunk so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+    with part.open("wb") as file:
+        with wave.open(file, "wb") as output:
+            output.setnchannels(1)
+            output.setsampwidth(2)
+            output.setframerate(SAMPLE_RATE)
+            output.writeframes(samples.astype("<i2").tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read_chunk(path: Path) -> Samples:
+    """The samples of a chunk."""
+    with wave.open(str(path), "rb") as source:
+        return np.frombuffer(source.readframes(source.getnframes()), dtype="<i2")
 
 
 def _ffmpeg_format(head: bytes) -> str | None:
@@ -139,18 +174,32 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
-def decode(path: Path) -> Iterator[Samples]:
+def too_long(limit_seconds: float) -> AudioError:
+    """The refusal of a recording over the limit."""
+    return AudioError(
+        f"The recording is longer than {limit_seconds:g} s.",
+        code="too-long",
+        todo="Split it and upload the parts.",
+    )
+
+
+def decode(path: Path, *, longest_seconds: float) -> Iterator[Samples]:
     """The samples as 16 kHz mono in windows of well under a second, so memory stays flat.
 
-    Raises AudioError with code `truncated` where decoding fails.
+    Raises AudioError with code `truncated` where decoding fails and `too-long` where more comes
+    out than the container stated.
     """
     container, _ = _open(path)
     with container:
         stream = container.streams.audio[0]
+        count = 0
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         try:
             for frame in container.decode(stream):
                 for piece in resampler.resample(frame):
+                    count += piece.samples
+                    if count > (longest_seconds + _LENGTH_SLACK_SECONDS) * SAMPLE_RATE:
+                        raise too_long(longest_seconds)
                     yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
             for piece in resampler.resample(None):
                 yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
