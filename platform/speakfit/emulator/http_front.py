@@ -1,0 +1,101 @@
+"""The HTTP side: Cloud Monitoring REST, the embedded PagerDuty, the console and readiness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from speakfit.emulator import rest_front
+from speakfit.emulator.console import console_page
+
+if TYPE_CHECKING:
+    from speakfit.emulator.server import Emulator
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_MAX_BODY = 8 * 1_024 * 1_024
+
+
+async def _body(request: Request) -> bytes | None:
+    """The request's body, or None when it is larger than any call needs."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > _MAX_BODY:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _error(status: int, code: str, text: str) -> JSONResponse:
+    return JSONResponse(
+        {"error": {"code": status, "message": text, "status": code}}, status_code=status
+    )
+
+
+def http_app(emulator: Emulator) -> Starlette:
+    """The ASGI application of one emulator."""
+    backend, pagerduty = emulator.backend, emulator.pagerduty
+
+    async def monitoring(request: Request) -> Response:
+        raw = await _body(request)
+        if raw is None:
+            return _error(400, "INVALID_ARGUMENT", f"The body is larger than {_MAX_BODY} bytes.")
+        status, answer = await run_in_threadpool(
+            rest_front.answer,
+            backend,
+            method=request.method,
+            path=request.url.path,
+            query=request.query_params.multi_items(),
+            body=raw,
+        )
+        return JSONResponse(answer, status_code=status)
+
+    async def enqueue(request: Request) -> Response:
+        raw = await _body(request)
+        call: Any = pagerduty.enqueue
+        if request.url.path.startswith("/v2/change"):
+            call = pagerduty.enqueue_change
+        status, answer = await run_in_threadpool(call, b"" if raw is None else raw)
+        return JSONResponse(answer, status_code=status)
+
+    async def pagerduty_rest(request: Request) -> Response:
+        status, answer = await run_in_threadpool(
+            pagerduty.answer, request.url.path, request.query_params.multi_items()
+        )
+        return JSONResponse(answer, status_code=status)
+
+    def incidents(_request: Request) -> Response:
+        return JSONResponse({"incidents": emulator.incidents()})
+
+    def console(_request: Request) -> Response:
+        return HTMLResponse(
+            console_page(emulator),
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+                "Cache-Control": "no-store",
+            },
+        )
+
+    def ready(_request: Request) -> Response:
+        if emulator.serving:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse("starting\n", status_code=503)
+
+    return Starlette(
+        routes=[
+            Route("/", console),
+            Route("/readyz", ready),
+            Route("/emulator/v1/incidents", incidents),
+            Route("/v2/enqueue", enqueue, methods=["POST"]),
+            Route("/v2/change/enqueue", enqueue, methods=["POST"]),
+            Route("/incidents{rest:path}", pagerduty_rest),
+            Route("/services{rest:path}", pagerduty_rest),
+            Route("/{path:path}", monitoring, methods=_METHODS),
+        ]
+    )

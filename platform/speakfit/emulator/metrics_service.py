@@ -1,0 +1,909 @@
+"""MetricService: descriptors, writing and reading time series.
+
+Rules and texts come from googleapis `metric_service.proto`, the quota page and recorded answers;
+docs/fidelity.md says which are assumed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from google.api import distribution_pb2, label_pb2, metric_pb2, monitored_resource_pb2
+from google.cloud import monitoring_v3
+from google.protobuf import empty_pb2, json_format, timestamp_pb2
+from google.rpc import status_pb2
+
+from speakfit.clock import Clock, from_ns
+from speakfit.emulator.answers import NUMBERS, DetailedInvalidArgument
+from speakfit.emulator.listing import page
+from speakfit.emulator.naming import project_of
+from speakfit.emulator.points import NewPoint, PointStore, StoredSeries, write_distribution
+from speakfit.emulator.resources import (
+    RESOURCE_TYPES,
+    USER_METRIC_RESOURCES,
+    complete_labels,
+    resource_type,
+)
+from speakfit.emulator.store import Store
+from speakfit.engine.filters import Filter, parse_filter
+from speakfit.engine.points import Descriptor, MetricKind, Series, SeriesKey, ValueType
+from speakfit.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, WireError
+
+_MAX_SERIES = 200
+_MAX_LABELS = 30
+_MAX_LABEL_KEY = 100
+_MAX_LABEL_VALUE = 1_024
+_MAX_BUCKETS = 200
+_MAX_PAGE = 100_000
+_MAX_DESCRIPTORS = {"custom": 10_000, "other": 25_000}
+_SECOND = 1_000_000_000
+_SAMPLING_PERIOD = timedelta(seconds=5)
+_OLDEST = timedelta(hours=25)
+_NEWEST = timedelta(minutes=5)
+
+_TYPE = re.compile(r"[a-z0-9][a-z0-9.\-]*\.[a-z0-9.\-]+(/[A-Za-z0-9_.\-]+)+")
+_LABEL_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER_DOMAINS = (
+    "custom.googleapis.com/", "workload.googleapis.com/", "external.googleapis.com/",
+    "prometheus.googleapis.com/",
+)  # fmt: skip
+
+_TimeSeries = monitoring_v3.TimeSeries.pb()
+_Point = monitoring_v3.Point.pb()
+_TypedValue = monitoring_v3.TypedValue.pb()
+_ListTimeSeriesResponse = monitoring_v3.ListTimeSeriesResponse.pb()
+_ListMetricDescriptorsResponse = monitoring_v3.ListMetricDescriptorsResponse.pb()
+_ListResourceDescriptorsResponse = monitoring_v3.ListMonitoredResourceDescriptorsResponse.pb()
+_Summary = monitoring_v3.CreateTimeSeriesSummary.pb()
+
+_KINDS = metric_pb2.MetricDescriptor.MetricKind
+_VALUE_TYPES = metric_pb2.MetricDescriptor.ValueType
+_WRITTEN = {
+    "bool_value": ValueType.BOOL,
+    "int64_value": ValueType.INT64,
+    "double_value": ValueType.DOUBLE,
+    "string_value": ValueType.STRING,
+    "distribution_value": ValueType.DISTRIBUTION,
+}
+_STORABLE = (ValueType.BOOL, ValueType.INT64, ValueType.DOUBLE, ValueType.DISTRIBUTION)
+
+_ORDER = "Points must be written in order. One or more of the points specified had an older {} "
+_ORDER += "time than the most recent point."
+_SAMPLING = (
+    "One or more points were written more frequently than the maximum sampling period configured "
+    "for the metric."
+)
+
+
+def _ns(span: timedelta) -> int:
+    return (span // timedelta(microseconds=1)) * 1_000
+
+
+def _stamp_ns(stamp: Any) -> int:
+    return int(stamp.seconds) * _SECOND + int(stamp.nanos)
+
+
+def _stamp(ns: int) -> Any:
+    return timestamp_pb2.Timestamp(seconds=ns // _SECOND, nanos=ns % _SECOND)
+
+
+def _iso(ns: int) -> str:
+    return str(_stamp(ns).ToJsonString())
+
+
+def _slashes(ns: int) -> str:
+    return from_ns(ns).strftime("%Y/%m/%d-%H:%M:%S.%f")[:-3]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 as `0-2,5`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _braces(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f"{key}:{labels[key]}" for key in sorted(labels)) + "}"
+
+
+class _Refused(InvalidArgument):
+    """One series cannot be written; `group` is what equal failures share."""
+
+    def __init__(self, text: str, *, group: str) -> None:
+        super().__init__(text)
+        self.group = group
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Identity:
+    """A series as written, checked once and remembered."""
+
+    key: SeriesKey
+    kind: MetricKind
+    value_type: ValueType
+
+
+class MetricsService:
+    """Descriptors and time series of all projects."""
+
+    def __init__(self, *, store: Store, points: PointStore, clock: Clock) -> None:
+        self._store = store
+        self._points = points
+        self._clock = clock
+        self._descriptors: dict[tuple[str, str], Any] = {}
+        self._identities: dict[tuple[str, bytes, bytes], _Identity] = {}
+        self._load()
+
+    def _load(self) -> None:
+        self._descriptors.clear()
+        self._identities.clear()
+        for name, body in self._store.documents("metricDescriptors"):
+            project, _, metric_type = name.removeprefix("projects/").partition(
+                "/metricDescriptors/"
+            )
+            self._descriptors[project, metric_type] = metric_pb2.MetricDescriptor.FromString(body)
+
+    # Descriptors
+
+    def descriptor(self, project: str, metric_type: str) -> Descriptor | None:
+        """Kind and value type of a metric, None when nobody has declared or written it."""
+        found = self._descriptors.get((project, metric_type))
+        if found is None:
+            return None
+        return Descriptor(
+            kind=MetricKind(_KINDS.Name(found.metric_kind)),
+            value_type=ValueType(_VALUE_TYPES.Name(found.value_type)),
+        )
+
+    def metric_types(self, project: str) -> list[str]:
+        """All metric types of a project, sorted."""
+        return sorted(name for owner, name in list(self._descriptors) if owner == project)
+
+    def _save(self, project: str, descriptor: Any) -> None:
+        self._store.put(
+            "metricDescriptors", descriptor.name, descriptor.SerializeToString(deterministic=True)
+        )
+        self._descriptors[project, descriptor.type] = descriptor
+
+    def _check_type(self, metric_type: str, *, field: str) -> None:
+        if not _TYPE.fullmatch(metric_type) or len(metric_type) > 200:
+            raise InvalidArgument.of_field(
+                field,
+                metric_type,
+                "The metric type must be a URL-formatted string with a domain and non-empty path.",
+            )
+        if not metric_type.startswith(_USER_DOMAINS):
+            raise InvalidArgument.of_field(
+                field,
+                metric_type,
+                "The metric type must start with one of "
+                + ", ".join(f'"{domain}"' for domain in _USER_DOMAINS)
+                + ".",
+            )
+
+    @staticmethod
+    def _check_label_keys(keys: Sequence[str], *, field: str) -> None:
+        if len(keys) > _MAX_LABELS:
+            raise InvalidArgument.of_field(
+                field, len(keys), f"A metric can have at most {_MAX_LABELS} labels."
+            )
+        for key in keys:
+            if not _LABEL_KEY.fullmatch(key) or len(key) > _MAX_LABEL_KEY:
+                raise InvalidArgument.of_field(
+                    field,
+                    key,
+                    "A label key must start with a letter or an underscore, hold only letters, "
+                    f"digits and underscores, and have at most {_MAX_LABEL_KEY} characters.",
+                )
+
+    def _declare(
+        self,
+        project: str,
+        *,
+        metric_type: str,
+        kind: int,
+        value_type: int,
+        unit: str,
+        labels: Sequence[Any],
+        description: str = "",
+        display_name: str = "",
+    ) -> Any:
+        """Create a descriptor, or add what is new to the one there is."""
+        old = self._descriptors.get((project, metric_type))
+        if old is None:
+            family = "custom" if metric_type.startswith(_USER_DOMAINS[0]) else "other"
+            if len(self._descriptors) >= _MAX_DESCRIPTORS[family]:
+                raise ResourceExhausted(
+                    f"Your metric descriptor quota of {_MAX_DESCRIPTORS[family]} is exhausted."
+                )
+        by_key = {label.key: label for label in (old.labels if old is not None else ())}
+        # An upsert never removes a label.
+        by_key.update({label.key: label for label in labels})
+        self._check_label_keys(list(by_key), field="metric_descriptor.labels")
+        descriptor = metric_pb2.MetricDescriptor(
+            name=f"projects/{project}/metricDescriptors/{metric_type}",
+            type=metric_type,
+            labels=[by_key[key] for key in sorted(by_key)],
+            metric_kind=kind,
+            value_type=value_type,
+            unit=unit,
+            description=description,
+            display_name=display_name,
+            monitored_resource_types=USER_METRIC_RESOURCES,
+        )
+        self._save(project, descriptor)
+        return descriptor
+
+    def create_metric_descriptor(self, request: Any) -> Any:
+        """Create or extend a descriptor; kind and value type of an existing one are fixed."""
+        project = project_of(request.name)
+        asked = request.metric_descriptor
+        self._check_type(asked.type, field="metric_descriptor.type")
+        if asked.metric_kind not in (_KINDS.GAUGE, _KINDS.CUMULATIVE, _KINDS.DELTA):
+            raise InvalidArgument.of_field(
+                "metric_descriptor.metric_kind",
+                asked.metric_kind,
+                "The metric kind must be GAUGE, DELTA or CUMULATIVE.",
+            )
+        storable = {_VALUE_TYPES.Value(value_type.value) for value_type in _STORABLE}
+        if asked.value_type not in storable:
+            raise InvalidArgument.of_field(
+                "metric_descriptor.value_type",
+                asked.value_type,
+                "The value type must be BOOL, INT64, DOUBLE or DISTRIBUTION.",
+            )
+        with self._store.lock:
+            old = self._descriptors.get((project, asked.type))
+            for field, names in (("metric_kind", _KINDS), ("value_type", _VALUE_TYPES)):
+                if old is not None and getattr(old, field) != getattr(asked, field):
+                    raise InvalidArgument.of_field(
+                        f"metric_descriptor.{field}",
+                        names.Name(getattr(asked, field)),
+                        f"The metric {asked.type} exists with "
+                        f"{names.Name(getattr(old, field))}; delete it before changing it.",
+                    )
+            return self._declare(
+                project,
+                metric_type=asked.type,
+                kind=asked.metric_kind,
+                value_type=asked.value_type,
+                unit=asked.unit,
+                labels=asked.labels,
+                description=asked.description,
+                display_name=asked.display_name,
+            )
+
+    @staticmethod
+    def _descriptor_name(name: str) -> tuple[str, str]:
+        head, separator, metric_type = name.partition("/metricDescriptors/")
+        if not separator or not metric_type:
+            raise InvalidArgument.of_field(
+                "name", name, 'the name must have the form "projects/ID/metricDescriptors/TYPE".'
+            )
+        return project_of(head), metric_type
+
+    def get_metric_descriptor(self, request: Any) -> Any:
+        """One descriptor, NotFound when there is none."""
+        project, metric_type = self._descriptor_name(request.name)
+        found = self._descriptors.get((project, metric_type))
+        if found is None:
+            raise NotFound(f"Could not find descriptor for metric '{metric_type}'.")
+        return found
+
+    def delete_metric_descriptor(self, request: Any) -> Any:
+        """Delete a user-made descriptor and its time series."""
+        project, metric_type = self._descriptor_name(request.name)
+        with self._store.transaction():
+            found = self._descriptors.get((project, metric_type))
+            if found is None:
+                raise NotFound(f"Could not find descriptor for metric '{metric_type}'.")
+            self._store.remove("metricDescriptors", found.name)
+            self._points.drop_type(project, metric_type)
+            del self._descriptors[project, metric_type]
+            self._identities.clear()
+        return empty_pb2.Empty()
+
+    def list_metric_descriptors(self, request: Any) -> Any:
+        """Descriptors by type; the filter is a monitoring filter on `metric.type`."""
+        project = project_of(request.name)
+        wanted = parse_filter(request.filter) if request.filter.strip() else None
+        found = []
+        for metric_type in self.metric_types(project):
+            key = SeriesKey.of(metric_type=metric_type)
+            if wanted is not None and not wanted.matches(key, project=project):
+                continue
+            if request.active_only and not self._active(project, metric_type):
+                continue
+            found.append(self._descriptors[project, metric_type])
+        window, token = page(
+            len(found),
+            size=request.page_size,
+            token=request.page_token,
+            limit=10_000,
+            about=("metricDescriptors", project, request.filter, str(request.active_only)),
+        )
+        return _ListMetricDescriptorsResponse(
+            metric_descriptors=found[window], next_page_token=token
+        )
+
+    def _active(self, project: str, metric_type: str) -> bool:
+        since = self._clock.now_ns() - _ns(_OLDEST)
+        return any(s.last_end_ns >= since for s in self._points.of_type(project, metric_type))
+
+    def get_monitored_resource_descriptor(self, request: Any) -> Any:
+        """One monitored resource type."""
+        project = request.name.removeprefix("projects/").partition("/")[0]
+        return resource_type(request.name).descriptor(project)
+
+    def list_monitored_resource_descriptors(self, request: Any) -> Any:
+        """All monitored resource types; `resource.type` may be filtered on."""
+        project = project_of(request.name)
+        wanted = parse_filter(request.filter) if request.filter.strip() else None
+        found = [
+            RESOURCE_TYPES[name]
+            for name in sorted(RESOURCE_TYPES)
+            if wanted is None
+            or wanted.matches(SeriesKey.of(metric_type="", resource_type=name), project=project)
+        ]
+        window, token = page(
+            len(found),
+            size=request.page_size,
+            token=request.page_token,
+            about=("resourceDescriptors", project, request.filter),
+        )
+        return _ListResourceDescriptorsResponse(
+            resource_descriptors=[item.descriptor(project) for item in found[window]],
+            next_page_token=token,
+        )
+
+    # Writing
+
+    def create_time_series(self, request: Any) -> Any:
+        """Write one point to each series; the valid ones are written even when others fail."""
+        project = project_of(request.name)
+        total = len(request.time_series)
+        if not 0 < total <= _MAX_SERIES:
+            raise InvalidArgument.of_field(
+                "timeSeries", total, f"A request must hold 1 to {_MAX_SERIES} time series."
+            )
+        names: set[tuple[bytes, bytes]] = set()
+        identified = []
+        for index, series in enumerate(request.time_series):
+            if len(series.points) != 1:
+                raise InvalidArgument.of_field(
+                    f"timeSeries[{index}].points",
+                    len(series.points),
+                    "Exactly one point must be written per TimeSeries per request.",
+                )
+            name = (
+                series.metric.SerializeToString(deterministic=True),
+                series.resource.SerializeToString(deterministic=True),
+            )
+            if name in names:
+                raise InvalidArgument(
+                    f"Field timeSeries[{index}] had an invalid value: Duplicate TimeSeries "
+                    "encountered. Only one point can be written per TimeSeries per request."
+                )
+            names.add(name)
+            identified.append((name, series))
+        try:
+            with self._store.transaction():
+                written, failures = self._write(project, identified)
+        except Unavailable:
+            # The disk refused: forget descriptors that exist in memory only.
+            self._load()
+            raise
+        if failures:
+            raise self._partial(request, failures, written=written)
+        return empty_pb2.Empty()
+
+    def _write(
+        self, project: str, identified: list[tuple[tuple[bytes, bytes], Any]]
+    ) -> tuple[int, dict[str, tuple[str, list[int]]]]:
+        """Write what is valid; failures by what they share, with a text and their positions."""
+        failures: dict[str, tuple[str, list[int]]] = {}
+        accepted: list[NewPoint] = []
+        now_ns = self._clock.now_ns()
+        for index, (name, series) in enumerate(identified):
+            try:
+                accepted.append(self._accept(project, index, name, series, now_ns))
+            except _Refused as error:
+                failures.setdefault(error.group, (error.what, []))[1].append(index)
+            except WireError as error:
+                failures.setdefault(error.what, (error.what, []))[1].append(index)
+        if accepted:
+            self._points.add(accepted)
+        return len(accepted), failures
+
+    @staticmethod
+    def _partial(
+        request: Any, failures: dict[str, tuple[str, list[int]]], *, written: int
+    ) -> DetailedInvalidArgument:
+        texts = []
+        errors = []
+        for text, indexes in failures.values():
+            metric = request.time_series[indexes[0]].metric
+            texts.append(
+                f'timeSeries[{_ranges(indexes)}] (example metric.type="{metric.type}", '
+                f"metric.labels={_braces(dict(metric.labels))}): {text}"
+            )
+            errors.append(
+                _Summary.Error(
+                    status=status_pb2.Status(code=NUMBERS["INVALID_ARGUMENT"], message=text),
+                    point_count=len(indexes),
+                )
+            )
+        return DetailedInvalidArgument(
+            "One or more TimeSeries could not be written: " + "; ".join(texts),
+            details=(
+                _Summary(
+                    total_point_count=len(request.time_series),
+                    success_point_count=written,
+                    errors=errors,
+                ),
+            ),
+        )
+
+    def _accept(
+        self, project: str, index: int, name: tuple[bytes, bytes], series: Any, now_ns: int
+    ) -> NewPoint:
+        """Check one series and its point; the order of the checks is that of a reader."""
+        field = f"timeSeries[{index}]"
+        point = series.points[0]
+        written = point.value.WhichOneof("value")
+        if written is None:
+            raise InvalidArgument(f"Field {field}.points[0].value had an invalid value: not set.")
+        value_type = _WRITTEN[written]
+        identity = self._identities.get((project, *name))
+        if (
+            identity is None
+            or identity.value_type is not value_type
+            or (series.metric_kind and _KINDS.Name(series.metric_kind) != identity.kind.value)
+        ):
+            identity = self._identify(project, index, series, value_type)
+            self._identities[project, *name] = identity
+        start_ns, end_ns = self._interval(field, series.metric.type, identity, point, now_ns)
+        value = getattr(point.value, written)
+        if value_type is ValueType.DISTRIBUTION:
+            self._check_distribution(f"{field}.points[0].distributionValue", value)
+            value = value.SerializeToString()
+        self._check_order(project, identity, start_ns, end_ns)
+        return NewPoint(
+            project=project,
+            key=identity.key,
+            kind=identity.kind,
+            value_type=value_type,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            value=value,
+        )
+
+    def _identify(self, project: str, index: int, series: Any, value_type: ValueType) -> _Identity:
+        """Check metric, resource, kind and type; declare the metric when it is new."""
+        field = f"timeSeries[{index}]"
+        metric_type = series.metric.type
+        self._check_type(metric_type, field=f"{field}.metric.type")
+        if value_type not in _STORABLE:
+            raise InvalidArgument.of_field(
+                f"{field}.points[0].value", value_type, "User metrics cannot hold strings."
+            )
+        if series.value_type and _VALUE_TYPES.Name(series.value_type) != value_type.value:
+            raise InvalidArgument.of_field(
+                f"{field}.valueType",
+                _VALUE_TYPES.Name(series.value_type),
+                f"The point holds a value of type {value_type}.",
+            )
+        labels = dict(series.metric.labels)
+        self._check_label_keys(list(labels), field=f"{field}.metric.labels")
+        for key, text in labels.items():
+            if len(text) > _MAX_LABEL_VALUE:
+                raise InvalidArgument.of_field(
+                    f"{field}.metric.labels[{key}]",
+                    f"{text[:32]}…",
+                    f"A label value can have at most {_MAX_LABEL_VALUE} characters.",
+                )
+        resource = complete_labels(
+            series.resource.type, dict(series.resource.labels), project=project
+        )
+        if not RESOURCE_TYPES[series.resource.type].user_metrics:
+            raise InvalidArgument(
+                f"The metric {metric_type} cannot be written to resource type "
+                f"{series.resource.type}."
+            )
+        old = self._descriptors.get((project, metric_type))
+        kind_number = series.metric_kind or (old.metric_kind if old else _KINDS.GAUGE)
+        if old is not None:
+            if old.metric_kind != kind_number:
+                raise InvalidArgument.of_field(
+                    f"{field}.metricKind",
+                    _KINDS.Name(kind_number),
+                    f"The metric kind for metric {metric_type} must be "
+                    f"{_KINDS.Name(old.metric_kind)}.",
+                )
+            if _VALUE_TYPES.Name(old.value_type) != value_type.value:
+                raise InvalidArgument.of_field(
+                    f"{field}.points[0].value",
+                    value_type,
+                    f"Value type for metric {metric_type} must be "
+                    f"{_VALUE_TYPES.Name(old.value_type)}, but is {value_type}.",
+                )
+        elif kind_number not in (_KINDS.GAUGE, _KINDS.CUMULATIVE):
+            raise InvalidArgument.of_field(
+                f"{field}.metricKind",
+                _KINDS.Name(kind_number),
+                "A metric that is created by writing to it must be GAUGE or CUMULATIVE.",
+            )
+        known = {label.key for label in old.labels} if old is not None else set()
+        if old is None or set(labels) - known:
+            self._declare(
+                project,
+                metric_type=metric_type,
+                kind=kind_number,
+                value_type=_VALUE_TYPES.Value(value_type.value),
+                unit=series.unit or (old.unit if old else ""),
+                labels=[label_pb2.LabelDescriptor(key=key) for key in sorted(set(labels) - known)],
+                description=old.description if old else "",
+                display_name=old.display_name if old else "",
+            )
+        return _Identity(
+            key=SeriesKey.of(
+                metric_type=metric_type,
+                metric_labels=labels,
+                resource_type=series.resource.type,
+                resource_labels=resource,
+            ),
+            kind=MetricKind(_KINDS.Name(kind_number)),
+            value_type=value_type,
+        )
+
+    def _interval(
+        self, field: str, metric_type: str, identity: _Identity, point: Any, now_ns: int
+    ) -> tuple[int, int]:
+        """Start and end in policy time; texts show the times the client sent."""
+        interval = point.interval
+        field = f"{field}.points[0].interval"
+        real_end = _stamp_ns(interval.end_time)
+        if not real_end:
+            raise InvalidArgument(f"Field {field}.end_time had an invalid value: not set.")
+        end_ns = self._clock.to_policy_ns(real_end)
+        if end_ns < now_ns - _ns(_OLDEST):
+            raise InvalidArgument.of_field(
+                f"{field}.end_time",
+                _iso(real_end),
+                "Data points cannot be written more than 25h in the past.",
+            )
+        if end_ns > now_ns + _ns(_NEWEST):
+            raise InvalidArgument.of_field(
+                f"{field}.end_time",
+                _iso(real_end),
+                "Data points cannot be written more than 5m in the future.",
+            )
+        real_start = _stamp_ns(interval.start_time)
+        if identity.kind is MetricKind.GAUGE:
+            if real_start and real_start != real_end:
+                raise InvalidArgument.of_field(
+                    f"{field}.start_time",
+                    _iso(real_start),
+                    f"The start time must be equal to the end time ({_iso(real_end)}) for the "
+                    f"gauge metric '{metric_type}'.",
+                )
+            return end_ns, end_ns
+        if not 0 < real_start < real_end:
+            raise InvalidArgument.of_field(
+                f"{field}.start_time",
+                _iso(real_start),
+                f"The start time must be before the end time ({_iso(real_end)}) for the "
+                f"non-gauge metric '{metric_type}'.",
+            )
+        return self._clock.to_policy_ns(real_start), end_ns
+
+    @staticmethod
+    def _check_distribution(field: str, value: Any) -> None:
+        def refuse(rule: str) -> InvalidArgument:
+            return InvalidArgument(f"Field {field} had an invalid value: {rule}")
+
+        options = value.bucket_options
+        form = options.WhichOneof("options")
+        buckets = 0
+        if form == "explicit_buckets":
+            bounds = options.explicit_buckets.bounds
+            if any(not low < high for low, high in pairwise(bounds)):
+                raise refuse("The bounds of explicit buckets must be strictly increasing.")
+            buckets = len(bounds) + 1
+        elif form == "linear_buckets":
+            linear = options.linear_buckets
+            if linear.num_finite_buckets < 1 or not linear.width > 0:
+                raise refuse("Linear buckets need a positive number of buckets and width.")
+            buckets = linear.num_finite_buckets + 2
+        elif form == "exponential_buckets":
+            powers = options.exponential_buckets
+            if (
+                powers.num_finite_buckets < 1
+                or not powers.growth_factor > 1
+                or not powers.scale > 0
+            ):
+                raise refuse(
+                    "Exponential buckets need a positive number of buckets, a growth factor "
+                    "greater than 1 and a positive scale."
+                )
+            buckets = powers.num_finite_buckets + 2
+        if buckets > _MAX_BUCKETS:
+            raise refuse(f"A distribution can have at most {_MAX_BUCKETS} buckets.")
+        if len(value.bucket_counts) > buckets:
+            raise refuse("There are more bucket counts than buckets.")
+        if value.count < 0 or any(count < 0 for count in value.bucket_counts):
+            raise refuse("Counts must not be negative.")
+        if value.bucket_counts and sum(value.bucket_counts) != value.count:
+            raise refuse("The sum of the bucket counts must equal the count.")
+        if value.count == 0 and (value.mean != 0 or value.sum_of_squared_deviation != 0):
+            raise refuse("The mean and deviation of an empty distribution must be zero.")
+
+    def _check_order(self, project: str, identity: _Identity, start_ns: int, end_ns: int) -> None:
+        stored = self._points.find(project, identity.key)
+        if stored is None or not stored.last_end_ns:
+            return
+        if identity.kind is not MetricKind.GAUGE and start_ns < stored.last_start_ns:
+            rule = _ORDER.format("start")
+        elif end_ns <= stored.last_end_ns:
+            rule = _ORDER.format("end")
+        elif end_ns - stored.last_end_ns < _ns(_SAMPLING_PERIOD):
+            rule = _SAMPLING
+        else:
+            return
+        place = (
+            f"write for resource={identity.key.resource_type}{_braces(identity.key.resource)} "
+            "failed with: "
+        )
+        raise _Refused(
+            f"{place}{rule} {{Metric: {identity.key.metric_type}, Timestamps: {{Youngest Existing: "
+            f"'{_slashes(self._clock.to_real_ns(stored.last_end_ns))}', "
+            f"New: '{_slashes(self._clock.to_real_ns(end_ns))}'}}}}",
+            group=place + rule,
+        )
+
+    # Reading
+
+    def list_time_series(self, request: Any) -> Any:
+        """Points in (start, end], newest first; with aggregations when asked for."""
+        project = project_of(request.name)
+        wanted = parse_filter(request.filter)
+        types = wanted.metric_types
+        if types is None or len(types) != 1:
+            raise InvalidArgument.of_field(
+                "filter", request.filter, "The filter must specify a single metric type."
+            )
+        if request.order_by:
+            raise InvalidArgument.of_field("orderBy", request.order_by, "Ordering is unsupported.")
+        (metric_type,) = types
+        descriptor = self._descriptors.get((project, metric_type))
+        if descriptor is None:
+            raise NotFound(
+                f'Cannot find metric(s) that match type = "{metric_type}". If a metric was created '
+                "recently, it could take up to 10 minutes to become available. Please try again "
+                "soon."
+            )
+        after_ns, until_ns = self._window(request.interval)
+        aggregations = self._aggregations(request)
+        headers = request.view == monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.HEADERS
+        rows: Sequence[_TakenRow | _AggregatedRow]
+        if aggregations:
+            rows = self._aggregated(project, metric_type, wanted, aggregations, after_ns, until_ns)
+        else:
+            rows = self._stored(project, metric_type, wanted, after_ns, until_ns)
+        response = _ListTimeSeriesResponse(unit=descriptor.unit)
+        sizes = [1 if headers else len(row) for row in rows]
+        window, response.next_page_token = page(
+            sum(sizes),
+            size=request.page_size,
+            token=request.page_token,
+            limit=_MAX_PAGE,
+            about=("timeSeries", project, json_format.MessageToJson(_without_page(request))),
+        )
+        offset = 0
+        for row, size in zip(rows, sizes, strict=True):
+            first = max(0, window.start - offset)
+            last = min(size, window.stop - offset)
+            offset += size
+            if first < last:
+                series = row.header()
+                if not headers:
+                    series.points.extend(row.point(i) for i in range(first, last))
+                response.time_series.append(series)
+        return response
+
+    def _window(self, interval: Any) -> tuple[int, int]:
+        end = _stamp_ns(interval.end_time)
+        if not end:
+            raise InvalidArgument("Field interval.end_time had an invalid value: not set.")
+        start = _stamp_ns(interval.start_time) or end
+        if start > end:
+            raise InvalidArgument.of_field(
+                "interval.start_time",
+                _iso(start),
+                f"The start time must not be after the end time ({_iso(end)}).",
+            )
+        until_ns = self._clock.to_policy_ns(end)
+        # Equal times ask for the points at one instant.
+        after_ns = self._clock.to_policy_ns(start) if start < end else until_ns - 1
+        return after_ns, until_ns
+
+    def _aggregations(self, request: Any) -> list[Any]:
+        found = []
+        for name in ("aggregation", "secondary_aggregation"):
+            body = json_format.MessageToDict(getattr(request, name))
+            aligner = body.get("perSeriesAligner", "ALIGN_NONE")
+            reducer = body.get("crossSeriesReducer", "REDUCE_NONE")
+            if (aligner, reducer) != ("ALIGN_NONE", "REDUCE_NONE"):
+                from speakfit.engine.reduce import parse_aggregation
+
+                found.append(parse_aggregation(body, field=name, alerting=False))
+        return found
+
+    def _stored(
+        self, project: str, metric_type: str, wanted: Filter, after_ns: int, until_ns: int
+    ) -> list[_TakenRow]:
+        rows = []
+        with self._store.lock:
+            for series in self._points.of_type(project, metric_type):
+                if wanted.matches(series.key, project=project):
+                    positions = series.between(after_ns, until_ns)
+                    if len(positions):
+                        rows.append(_StoredRow(series=series, points=positions, clock=self._clock))
+            rows.sort(key=lambda row: row.series.key)
+            # Retention moves positions, so the points are taken out under the lock.
+            return [row.taken() for row in rows]
+
+    def _aggregated(
+        self,
+        project: str,
+        metric_type: str,
+        wanted: Filter,
+        aggregations: list[Any],
+        after_ns: int,
+        until_ns: int,
+    ) -> list[_AggregatedRow]:
+        from speakfit.engine.reduce import aggregate
+
+        period = _ns(aggregations[0].alignment_period)
+        count = max(1, -(-(until_ns - after_ns) // period))
+        if count > _MAX_PAGE:
+            raise InvalidArgument(
+                f"The interval holds {count} alignment periods; at most {_MAX_PAGE} are answered."
+            )
+        at_ns = until_ns - period * np.arange(count - 1, -1, -1, dtype=np.int64)
+        series = self._points.snapshot(
+            project,
+            # One more period, because a difference needs the point before its window.
+            after_ns=int(at_ns[0]) - 2 * period - _ns(timedelta(minutes=10)),
+            until_ns=until_ns,
+            metric_types=[metric_type],
+            keep=lambda key: wanted.matches(key, project=project),
+        )
+        table = aggregate(_sorted(series), aggregations, at_ns)
+        return [
+            row
+            for index in range(len(table.keys))
+            if len(
+                row := _AggregatedRow(table=table, index=index, period=period, clock=self._clock)
+            )
+        ]
+
+
+def _sorted(series: list[Series]) -> list[Series]:
+    return sorted(series, key=lambda one: one.key)
+
+
+def _without_page(request: Any) -> Any:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.ClearField("page_token")
+    copy.ClearField("page_size")
+    return copy
+
+
+def _header(key: SeriesKey, kind: str, value_type: str) -> Any:
+    return _TimeSeries(
+        metric=metric_pb2.Metric(type=key.metric_type, labels=key.metric),
+        resource=monitored_resource_pb2.MonitoredResource(
+            type=key.resource_type, labels=key.resource
+        ),
+        metric_kind=_KINDS.Value(kind),
+        value_type=_VALUE_TYPES.Value(value_type),
+    )
+
+
+def _typed(value_type: ValueType, value: Any) -> Any:
+    if value_type is ValueType.DISTRIBUTION:
+        return _TypedValue(distribution_value=value)
+    if value_type is ValueType.BOOL:
+        return _TypedValue(bool_value=bool(value))
+    if value_type is ValueType.INT64:
+        return _TypedValue(int64_value=round(value))
+    return _TypedValue(double_value=float(value))
+
+
+def _point(start_ns: int, end_ns: int, value: Any, clock: Clock) -> Any:
+    point = _Point(value=value)
+    point.interval.end_time.CopyFrom(_stamp(clock.to_real_ns(end_ns)))
+    point.interval.start_time.CopyFrom(_stamp(clock.to_real_ns(start_ns)))
+    return point
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TakenRow:
+    """The points of one stored series, newest first, out of the store."""
+
+    series: StoredSeries
+    points: list[tuple[int, int, Any]]
+    clock: Clock
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def header(self) -> Any:
+        return _header(self.series.key, self.series.kind, self.series.value_type)
+
+    def point(self, index: int) -> Any:
+        start_ns, end_ns, value = self.points[index]
+        if self.series.value_type is ValueType.DISTRIBUTION:
+            value = distribution_pb2.Distribution.FromString(value)
+        return _point(start_ns, end_ns, _typed(self.series.value_type, value), self.clock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredRow:
+    """Positions of points in a stored series; true only under the store's lock."""
+
+    series: StoredSeries
+    points: range
+    clock: Clock
+
+    def taken(self) -> _TakenRow:
+        return _TakenRow(
+            series=self.series,
+            points=[self.series.point(position) for position in reversed(self.points)],
+            clock=self.clock,
+        )
+
+
+class _AggregatedRow:
+    """One series of an aggregated table, newest first."""
+
+    def __init__(self, *, table: Any, index: int, period: int, clock: Clock) -> None:
+        self._table = table
+        self._index = index
+        self._period = period
+        self._clock = clock
+        present = table.distributions[index].count if table.values is None else table.values[index]
+        self._columns = np.flatnonzero(~np.isnan(present))[::-1]
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def header(self) -> Any:
+        return _header(self._table.keys[self._index], self._table.kind, self._table.value_type)
+
+    def point(self, position: int) -> Any:
+        column = int(self._columns[position])
+        end_ns = int(self._table.at_ns[column])
+        if self._table.values is None:
+            value = write_distribution(self._table.distributions[self._index].at(column))
+        else:
+            value = float(self._table.values[self._index, column])
+        gauge = self._table.kind is MetricKind.GAUGE
+        return _point(
+            end_ns if gauge else end_ns - self._period,
+            end_ns,
+            _typed(self._table.value_type, value),
+            self._clock,
+        )

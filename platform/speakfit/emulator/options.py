@@ -1,0 +1,36 @@
+"""What an emulator is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from speakfit.emulator.pagerduty_endpoint import PagerDutyService
+
+DEFAULT_PORT = 8085
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatorOptions:
+    """Addresses, time, storage and PagerDuty of one emulator; durations are policy time."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """gRPC; 0 takes any free port."""
+
+    http_port: int | None = None
+    """None takes the port after the gRPC port; 0 any free port."""
+
+    time_scale: int = 1
+    data_dir: Path | None = None
+    retention: timedelta = timedelta(days=42)
+    """How long points are kept; Cloud Monitoring keeps user metrics six weeks at full precision."""
+
+    evaluation_period: timedelta = timedelta(seconds=60)
+    watermark: timedelta = timedelta(seconds=60)
+    """Evaluated windows end this long before now, so that late exports are in."""
+
+    pagerduty_services: tuple[PagerDutyService, ...] = ()
+    pagerduty_events_url: str | None = None
+    """None is the emulator's own PagerDuty."""

