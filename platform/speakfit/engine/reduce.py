@@ -308,7 +308,10 @@ class _Group:
         assert self.total is not None
         some = self.count > 0
         if self.reducer in (Reducer.REDUCE_MEAN, Reducer.REDUCE_FRACTION_TRUE):
-            return np.divide(self.total, self.count, out=np.full(len(some), np.nan), where=some)
+            mean: Floats = np.divide(
+                self.total, self.count, out=np.full(len(some), np.nan), where=some
+            )
+            return mean
         if self.reducer is Reducer.REDUCE_COUNT_FALSE:
             return np.where(some, self.count - self.total, np.nan)
         return np.where(some, self.total, np.nan)

@@ -47,12 +47,13 @@ def print_duration(length: timedelta) -> str:
 
 
 def parse_enum(kind: type[_Kind], value: object, *, field: str) -> _Kind:
-    """A member by name; the first one when the field is unset; InvalidArgument when unknown."""
+    """A member by wire name; the first one when the field is unset; InvalidArgument if unknown."""
     members = list(kind)
     if value is None:
         return members[0]
-    if isinstance(value, str) and value in kind.__members__:
-        return kind.__members__[value]
+    for member in members:
+        if member.value == value:
+            return member
     raise InvalidArgument(f"Invalid value at '{field}' (TYPE_ENUM), \"{value}\"")
 
 
