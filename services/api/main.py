@@ -1,0 +1,123 @@
+"""The API as an ASGI application: `services.api.main:create_app` is its factory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from celery import Celery
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from services.api import problems, readiness, recordings
+from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
+from services.api.measure import Measure, be_born
+from services.api.uploads import free_incoming
+from speakfit.database import engine_from, make_engine
+from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
+from speakfit.metrics import QUEUE_BROKER
+from speakfit.settings import Settings, read_settings
+from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
+
+_RELAY_EVERY = timedelta(seconds=1)
+_GAUGE_STATEMENT_LIMIT = timedelta(seconds=1)
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; a SettingsError names what is missing before anything starts."""
+    configure_logging("api")
+    # One line a request is ours, with the route instead of the path.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    settings = settings or read_settings()
+    engine = engine_from(settings)
+    celery = make_celery(settings.require("redis_url"))
+    news = threading.Event()
+    telemetry = make_telemetry(settings, service="api")
+    relay = _Relay(engine, celery, news)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        free_incoming(settings.audio_dir)
+        telemetry.start()
+        relay.start()
+        try:
+            yield
+        finally:
+            relay.stop()
+            await run_in_threadpool(telemetry.shutdown)
+            engine.dispose()
+
+    app = FastAPI(
+        title="SpeakFit",
+        description="Upload speech; get its transcript and coaching figures.",
+        version="1",
+        lifespan=lifespan,
+    )
+    app.state.services = recordings.Services(
+        settings=settings, engine=engine, celery=celery, outbox_has_news=news
+    )
+    problems.install(app)
+    app.include_router(recordings.router)
+    app.include_router(readiness.router)
+    app.add_middleware(Measure, telemetry=telemetry)
+    be_born(
+        telemetry,
+        [
+            route
+            for router in (recordings.router, readiness.router)
+            for route in router.routes
+            if isinstance(route, APIRoute)
+        ],
+    )
+    _observe(telemetry, settings)
+    return app
+
+
+def _observe(telemetry: Telemetry, settings: Settings) -> None:
+    """The gauges have a connection of their own: a busy pool must not blind us."""
+    gauge_engine = make_engine(
+        settings.require("database_url"), pool_size=1, statement_limit=_GAUGE_STATEMENT_LIMIT
+    )
+    telemetry.observe(
+        DATABASE_GAUGES,
+        database_gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock),
+    )
+    telemetry.observe([QUEUE_BROKER], broker_gauges(make_redis(settings.require("redis_url"))))
+
+
+class _Relay:
+    """Sends the outbox from a thread, so that a slow broker delays no answer."""
+
+    def __init__(self, engine: Engine, celery: Celery, news: threading.Event) -> None:
+        self._engine = engine
+        self._celery = celery
+        self._news = news
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._news.set()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._news.wait(_RELAY_EVERY.total_seconds())
+            self._news.clear()
+            try:
+                relay_outbox(self._engine, self._celery)
+            except (SQLAlchemyError, *BROKER_ERRORS) as error:
+                # The rows stay; the next round or a worker sends them.
+                logger.warning("the outbox could not be sent: %s", type(error).__name__)
+                self._stop.wait(_RELAY_EVERY.total_seconds())

@@ -1,0 +1,278 @@
+"""The recordings: accept one, tell how it stands, give its transcript."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from celery import Celery
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import Engine, func, select
+from starlette.concurrency import run_in_threadpool
+
+from services.api.problems import Problem
+from services.api.transcript import Transcript, assemble
+from services.api.uploads import FIELD, Upload, receive
+from speakfit.audio import Probe, probe, too_long
+from speakfit.database import (
+    Chunk,
+    ChunkStatus,
+    Recording,
+    RecordingStatus,
+    database_now,
+    transaction,
+)
+from speakfit.errors import AudioError
+from speakfit.jobs import CHUNK_LENGTH, PREPARE, Job, post
+from speakfit.settings import Settings
+
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_AUDIO_STATUS = {"not-audio": HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
+
+_UPLOAD_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "wav, mp3, m4a, ogg, flac or webm",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What the routes need; made once by the application."""
+
+    settings: Settings
+    engine: Engine
+    celery: Celery
+    outbox_has_news: threading.Event
+
+
+class Links(BaseModel):
+    """Where to look next."""
+
+    self: str
+    transcript: str
+
+
+class Chunks(BaseModel):
+    """How far it is; the total is an estimate until the recording is cut."""
+
+    done: int
+    total: int
+
+
+class Failure(BaseModel):
+    """Why a recording failed."""
+
+    code: str
+    detail: str
+
+
+class RecordingView(BaseModel):
+    """How a recording stands."""
+
+    id: str
+    status: RecordingStatus
+    progress: float
+    chunks: Chunks
+    duration_seconds: float
+    content_type: str
+    checksum_sha256: str
+    error: Failure | None
+    created_at: datetime
+    finished_at: datetime | None
+    links: Links
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Given = Annotated[Services, Depends(_services)]
+
+router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
+
+
+@router.post("", status_code=HTTPStatus.ACCEPTED, openapi_extra=_UPLOAD_FORM)
+async def accept(request: Request, response: Response, services: Given) -> RecordingView:
+    """Accept audio for transcription; from the 202 on it cannot be lost."""
+    upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
+    view = await run_in_threadpool(
+        _accept, services, upload, _traceparent(request.headers.get("traceparent"))
+    )
+    response.headers["Location"] = view.links.self
+    return view
+
+
+def _accept(services: Services, upload: Upload, traceparent: str) -> RecordingView:
+    try:
+        measured = _measure(upload, services.settings)
+        final = upload.keep(services.settings.audio_dir)
+    except BaseException:
+        upload.discard()
+        raise
+    try:
+        with transaction(services.engine) as session:
+            session.add(
+                Recording(
+                    id=upload.recording_id,
+                    content_type=measured.content_type,
+                    size_bytes=upload.size_bytes,
+                    checksum=upload.checksum,
+                    duration_seconds=measured.duration.total_seconds(),
+                    expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
+                    traceparent=traceparent,
+                    created_at=database_now(),
+                )
+            )
+            # The outbox row refers to the recording, which must be there first.
+            session.flush()
+            post(
+                session,
+                Job(task=PREPARE, recording_id=upload.recording_id, traceparent=traceparent),
+            )
+    except BaseException:
+        # Not accepted, so not kept.
+        final.unlink(missing_ok=True)
+        final.parent.rmdir()
+        raise
+    services.outbox_has_news.set()
+    return _view(services.engine, upload.recording_id)
+
+
+def _measure(upload: Upload, settings: Settings) -> Probe:
+    try:
+        measured = probe(upload.part)
+        if measured.duration > settings.max_recording_duration:
+            raise too_long(settings.max_recording_duration.total_seconds())
+    except AudioError as error:
+        raise Problem(
+            _AUDIO_STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY),
+            error.code,
+            title=error.what,
+            detail="Nothing was accepted.",
+            todo=error.todo,
+        ) from error
+    return measured
+
+
+def _traceparent(given: str | None) -> str:
+    """The caller's W3C trace context, or a new one; a malformed one is not passed on."""
+    if given is not None and _TRACEPARENT.fullmatch(given):
+        return given
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+
+
+@router.get("/{recording_id}")
+def show(recording_id: str, services: Given) -> RecordingView:
+    """How the recording stands and how far it is."""
+    return _view(services.engine, _known_form(recording_id))
+
+
+@router.get("/{recording_id}/transcript")
+def transcript(recording_id: str, services: Given) -> Transcript:
+    """Text, segments, words with times and coaching figures; 409 until completed."""
+    with transaction(services.engine) as session:
+        recording = session.get(Recording, _known_form(recording_id))
+        if recording is None:
+            raise _unknown()
+        if recording.status != RecordingStatus.COMPLETED:
+            raise _not_ready(recording)
+        results = session.scalars(
+            select(Chunk.result).where(Chunk.recording_id == recording.id).order_by(Chunk.index)
+        ).all()
+        return assemble(
+            recording_id=str(recording.id),
+            duration_seconds=recording.duration_seconds,
+            results=[result for result in results if result is not None],
+            speech=recording.speech or [],
+        )
+
+
+def _known_form(recording_id: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(recording_id)
+    except ValueError:
+        raise _unknown() from None
+
+
+def _unknown() -> Problem:
+    return Problem(
+        HTTPStatus.NOT_FOUND,
+        "unknown-recording",
+        title="There is no such recording.",
+        detail="No recording has this id.",
+        todo="Use the id that the upload answered.",
+    )
+
+
+def _not_ready(recording: Recording) -> Problem:
+    if recording.status == RecordingStatus.FAILED:
+        return Problem(
+            HTTPStatus.CONFLICT,
+            recording.error_code or "failed",
+            title="The recording failed, there is no transcript.",
+            detail=recording.error_detail or "No reason was kept.",
+            todo="Upload a better recording.",
+        )
+    return Problem(
+        HTTPStatus.CONFLICT,
+        "not-completed",
+        title="The transcript is not ready.",
+        detail=f"The recording is {recording.status}.",
+        todo="Ask for the recording until its status is completed.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def _view(engine: Engine, recording_id: uuid.UUID) -> RecordingView:
+    with transaction(engine) as session:
+        recording = session.get(Recording, recording_id)
+        if recording is None:
+            raise _unknown()
+        done = session.scalar(
+            select(func.count())
+            .select_from(Chunk)
+            .where(Chunk.recording_id == recording_id, Chunk.status == ChunkStatus.DONE)
+        )
+    total = recording.expected_chunks
+    path = f"/v1/recordings/{recording.id}"
+    failed = recording.status == RecordingStatus.FAILED
+    return RecordingView(
+        id=str(recording.id),
+        status=RecordingStatus(recording.status),
+        progress=round((done or 0) / total, 3) if total else 0.0,
+        chunks=Chunks(done=done or 0, total=total),
+        duration_seconds=round(recording.duration_seconds, 3),
+        content_type=recording.content_type,
+        checksum_sha256=recording.checksum,
+        error=Failure(code=recording.error_code or "failed", detail=recording.error_detail or "")
+        if failed
+        else None,
+        created_at=recording.created_at,
+        finished_at=recording.finished_at,
+        links=Links(self=path, transcript=path + "/transcript"),
+    )

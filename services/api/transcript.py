@@ -1,0 +1,139 @@
+"""A transcript from its chunks, and the coaching figures: pure functions.
+
+Definitions. Words are what the model wrote, fillers included. Speaking time is the sum of voice
+activity. Words per minute are words over speaking time, so pauses do not slow a speaker down.
+A pause is 0.3 s or more between two stretches of voice activity; silence before the first word
+and after the last is none. Whisper drops many fillers, so their count is a lower bound.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+SHORTEST_PAUSE = timedelta(seconds=0.3)
+
+_FILLER = re.compile(r"(u+[hm]+|u+h+m+|e+r+m*|a+h+|h+m+|m+h*m+)")
+_FILLER_NAMES = (
+    (re.compile(r"u+h*m+"), "um"),
+    (re.compile(r"u+h+"), "uh"),
+    (re.compile(r"e+r+"), "er"),
+    (re.compile(r"e+r+m+"), "erm"),
+    (re.compile(r"a+h+"), "ah"),
+    (re.compile(r"h+m+|m+h*m+"), "hmm"),
+)
+
+
+class Word(BaseModel):
+    """One word; times in seconds from the start of the recording."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+class Segment(BaseModel):
+    """One phrase; times in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+    words: list[Word]
+
+
+class FillerWords(BaseModel):
+    """Sounds that fill a pause, in one spelling each."""
+
+    total: int
+    by_word: dict[str, int]
+
+
+class Pause(BaseModel):
+    """Silence between two stretches of speech, in seconds."""
+
+    start: float
+    end: float
+    duration: float
+
+
+class Coaching(BaseModel):
+    """How it was said."""
+
+    words_per_minute: float
+    speaking_seconds: float
+    filler_words: FillerWords
+    pauses: list[Pause]
+
+
+class Transcript(BaseModel):
+    """What was said, when, and how."""
+
+    id: str
+    duration_seconds: float
+    language: str | None
+    text: str
+    segments: list[Segment]
+    coaching: Coaching
+
+
+def assemble(
+    *,
+    recording_id: str,
+    duration_seconds: float,
+    results: Sequence[Mapping[str, Any]],
+    speech: Sequence[Sequence[float]],
+) -> Transcript:
+    """One transcript from the stored chunk results in order; chunks never overlap."""
+    segments = [
+        Segment.model_validate(segment) for result in results for segment in result["segments"]
+    ]
+    words = [word for segment in segments for word in segment.words]
+    languages = Counter(str(result["language"]) for result in results if result.get("language"))
+    return Transcript(
+        id=recording_id,
+        duration_seconds=round(duration_seconds, 3),
+        language=languages.most_common(1)[0][0] if languages else None,
+        text=" ".join(segment.text for segment in segments if segment.text),
+        segments=segments,
+        coaching=coach([word.word for word in words], speech),
+    )
+
+
+def coach(words: Sequence[str], speech: Sequence[Sequence[float]]) -> Coaching:
+    """The coaching figures by the definitions above."""
+    speaking = sum(end - start for start, end in speech)
+    fillers = Counter(name for name in map(filler_name, words) if name is not None)
+    return Coaching(
+        words_per_minute=round(len(words) / speaking * 60, 1) if speaking > 0 else 0.0,
+        speaking_seconds=round(speaking, 3),
+        filler_words=FillerWords(total=fillers.total(), by_word=dict(sorted(fillers.items()))),
+        pauses=pauses(speech),
+    )
+
+
+def pauses(speech: Sequence[Sequence[float]]) -> list[Pause]:
+    """The gaps between neighbouring stretches of speech that are long enough to hear."""
+    found = []
+    for (_, before), (after, _) in itertools.pairwise(speech):
+        if after - before >= SHORTEST_PAUSE.total_seconds():
+            found.append(
+                Pause(
+                    start=round(before, 3), end=round(after, 3), duration=round(after - before, 3)
+                )
+            )
+    return found
+
+
+def filler_name(word: str) -> str | None:
+    """The one spelling of a filler (`Umm,` is `um`); None for a word that means something."""
+    bare = "".join(letter for letter in word.lower() if letter.isalpha())
+    if not _FILLER.fullmatch(bare):
+        return None
+    return next((name for pattern, name in _FILLER_NAMES if pattern.fullmatch(bare)), bare)

@@ -1,0 +1,245 @@
+"""An upload goes from the socket to the disk in pieces, whole or not at all.
+
+Starlette's form parser would spool the file elsewhere first and know no limit; this reads the
+multipart stream itself, stops at the limit, and leaves nothing behind on an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+
+from services.api.problems import Problem
+from speakfit.audio import source_path
+
+FIELD = "file"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WRITE_BYTES = 1024 * 1024
+# Boundaries, headers and small other fields around the file.
+_ENVELOPE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A file that is on the disk, under a name no reader looks for yet."""
+
+    recording_id: uuid.UUID
+    part: Path
+    size_bytes: int
+    checksum: str
+
+    def discard(self) -> None:
+        """Remove it; nothing remains."""
+        self.part.unlink(missing_ok=True)
+
+    def keep(self, audio_dir: Path) -> Path:
+        """Give it its final name, durably: once accepted it must survive a power cut."""
+        final = source_path(audio_dir, self.recording_id)
+        with disk_problems():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self.part.replace(final)
+            for folder in (final.parent, audio_dir):
+                _sync_folder(folder)
+        return final
+
+
+class disk_problems:  # noqa: N801 - used like contextlib.suppress
+    """Turn a full disk into 507; other failures of the disk stay errors."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise Problem(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                "disk-full",
+                title="There is no room for the recording.",
+                detail="Nothing was accepted; earlier recordings are safe.",
+                todo="Try again later; the operator must free space in AUDIO_DIR.",
+                headers={"Retry-After": "60"},
+            ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _FilePart:
+    """Takes the parser's events and keeps the bytes of the one field that matters."""
+
+    def __init__(self, output: IO[bytes], limit: int) -> None:
+        self._output = output
+        self._limit = limit
+        self._name = b""
+        self._value = b""
+        self._disposition = b""
+        self._wanted = False
+        self._pending = bytearray()
+        self._hash = hashlib.sha256()
+        self.found = False
+        self.size = 0
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+        }
+
+    def _begin(self) -> None:
+        self._disposition = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._wanted = not self.found and options.get(b"name") == FIELD.encode()
+        self.found = self.found or self._wanted
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._wanted:
+            self.size += end - start
+            if self.size <= self._limit:
+                self._pending += data[start:end]
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pending)
+
+    def write(self) -> None:
+        """Move what was taken to the disk; called outside the event loop."""
+        self._hash.update(self._pending)
+        self._output.write(self._pending)
+        self._pending.clear()
+
+    @property
+    def checksum(self) -> str:
+        return self._hash.hexdigest()
+
+
+async def receive(request: Request, audio_dir: Path, limit: int) -> Upload:
+    """Store the request's file; a Problem says why not, and then nothing is left on the disk."""
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "not-multipart",
+            title="The request is not a form with a file.",
+            detail="Expected multipart/form-data.",
+            todo=f"Send the audio as the form field `{FIELD}`: curl -F {FIELD}=@talk.wav ...",
+        )
+    recording_id = uuid.uuid4()
+    folder = audio_dir / ".incoming"
+    part = folder / f"{recording_id}.part"
+    with disk_problems():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as output:
+                taken = _FilePart(output, limit)
+                parser = MultipartParser(boundary, taken.callbacks())  # type: ignore[arg-type] # a TypedDict of optional callbacks
+                await _pump(request.stream(), parser, taken, limit)
+                await run_in_threadpool(_finish, taken, output)
+            _check(taken, limit)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    return Upload(
+        recording_id=recording_id, part=part, size_bytes=taken.size, checksum=taken.checksum
+    )
+
+
+async def _pump(
+    stream: AsyncIterator[bytes], parser: MultipartParser, taken: _FilePart, limit: int
+) -> None:
+    received = 0
+    try:
+        async for piece in stream:
+            received += len(piece)
+            # Clients read the answer only after sending all: what is too much is let pass by,
+            # but not for ever.
+            if received > 2 * limit + _ENVELOPE_BYTES:
+                raise _too_large(limit)
+            parser.write(piece)
+            if taken.waiting >= _WRITE_BYTES:
+                await run_in_threadpool(taken.write)
+        parser.finalize()
+    except MultipartParseError as error:
+        raise _incomplete() from error
+    except ClientDisconnect as error:
+        raise _incomplete() from error
+
+
+def _finish(taken: _FilePart, output: IO[bytes]) -> None:
+    taken.write()
+    output.flush()
+    os.fsync(output.fileno())
+
+
+def _check(taken: _FilePart, limit: int) -> None:
+    if not taken.found:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "no-file",
+            title="The form holds no file.",
+            detail=f"The field `{FIELD}` is missing.",
+            todo=f"Send the audio as the form field `{FIELD}`.",
+        )
+    if taken.size > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "too-large",
+        title="The file is too large.",
+        detail=f"At most {limit} bytes are accepted.",
+        todo="Compress it (ogg, mp3) or split it.",
+    )
+
+
+def _incomplete() -> Problem:
+    return Problem(
+        HTTPStatus.BAD_REQUEST,
+        "incomplete-upload",
+        title="The upload is incomplete.",
+        detail="The form ended before its closing boundary, or is malformed.",
+        todo="Upload it again.",
+    )
+
+
+def free_incoming(audio_dir: Path) -> None:
+    """Remove what uploads left behind when the process was killed; called at the start."""
+    shutil.rmtree(audio_dir / ".incoming", ignore_errors=True)
