@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +127,8 @@ class ChannelsService:
         self._clock = clock
         self._used_by = used_by
         self._detach = detach
-        self._lock = threading.RLock()
+        # One lock for everything that is stored: two could wait for each other.
+        self._lock = store.lock
         self._channels = {
             name: _Channel.FromString(body) for name, body in store.documents(_COLLECTION)
         }

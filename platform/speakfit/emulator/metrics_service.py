@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from google.api import distribution_pb2, label_pb2, metric_pb2, monitored_resource_pb2
@@ -695,11 +695,7 @@ class MetricsService:
         after_ns, until_ns = self._window(request.interval)
         aggregations = self._aggregations(request)
         headers = request.view == monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.HEADERS
-        rows: Sequence[_TakenRow | _AggregatedRow]
-        if aggregations:
-            rows = self._aggregated(project, metric_type, wanted, aggregations, after_ns, until_ns)
-        else:
-            rows = self._stored(project, metric_type, wanted, after_ns, until_ns)
+        rows = self._rows(project, metric_type, wanted, aggregations, after_ns, until_ns)
         response = _ListTimeSeriesResponse(unit=descriptor.unit)
         sizes = [1 if headers else len(row) for row in rows]
         window, response.next_page_token = page(
@@ -749,6 +745,19 @@ class MetricsService:
                 found.append(parse_aggregation(body, field=name, alerting=False))
         return found
 
+    def _rows(
+        self,
+        project: str,
+        metric_type: str,
+        wanted: Filter,
+        aggregations: list[Any],
+        after_ns: int,
+        until_ns: int,
+    ) -> Sequence[_Row]:
+        if aggregations:
+            return self._aggregated(project, metric_type, wanted, aggregations, after_ns, until_ns)
+        return self._stored(project, metric_type, wanted, after_ns, until_ns)
+
     def _stored(
         self, project: str, metric_type: str, wanted: Filter, after_ns: int, until_ns: int
     ) -> list[_TakenRow]:
@@ -783,8 +792,8 @@ class MetricsService:
         at_ns = until_ns - period * np.arange(count - 1, -1, -1, dtype=np.int64)
         series = self._points.snapshot(
             project,
-            # One more period, because a difference needs the point before its window.
-            after_ns=int(at_ns[0]) - 2 * period - _ns(timedelta(minutes=10)),
+            # Ten minutes more, because ALIGN_PERCENT_CHANGE smooths over them.
+            after_ns=int(at_ns[0]) - period - _ns(timedelta(minutes=10)),
             until_ns=until_ns,
             metric_types=[metric_type],
             keep=lambda key: wanted.matches(key, project=project),
@@ -837,6 +846,18 @@ def _point(start_ns: int, end_ns: int, value: Any, clock: Clock) -> Any:
     point.interval.end_time.CopyFrom(_stamp(clock.to_real_ns(end_ns)))
     point.interval.start_time.CopyFrom(_stamp(clock.to_real_ns(start_ns)))
     return point
+
+
+class _Row(Protocol):
+    """One series of an answer, its points newest first."""
+
+    def __len__(self) -> int: ...
+
+    def header(self) -> Any:
+        """The TimeSeries message without points."""
+
+    def point(self, index: int) -> Any:
+        """One Point message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -893,8 +914,8 @@ class _AggregatedRow:
     def header(self) -> Any:
         return _header(self._table.keys[self._index], self._table.kind, self._table.value_type)
 
-    def point(self, position: int) -> Any:
-        column = int(self._columns[position])
+    def point(self, index: int) -> Any:
+        column = int(self._columns[index])
         end_ns = int(self._table.at_ns[column])
         if self._table.values is None:
             value = write_distribution(self._table.distributions[self._index].at(column))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import threading
 import time
 import uuid
 from collections import deque
@@ -95,7 +94,7 @@ class EmbeddedPagerDuty:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = store.lock
         self._services = {service.routing_key: service for service in services}
         self._calls: dict[str, deque[float]] = {}
         self._incidents: dict[str, dict[str, Any]] = {

@@ -333,7 +333,7 @@ class PointStore:
     def forget_before(self, before_ns: int) -> None:
         """Drop points older than the retention; series stay known."""
         with self._store.lock:
-            self._store.drop_points(before_ns)
+            self._store.drop_points((s.number for s in self._series.values()), before_ns)
             for series in self._series.values():
                 series.forget_before(before_ns)
 
@@ -346,7 +346,10 @@ class PointStore:
         metric_types: Iterable[str] | None,
         keep: Callable[[SeriesKey], bool] = lambda _key: True,
     ) -> list[Series]:
-        """Series with points in (after, until], as the engine wants them."""
+        """Series with points in (after, until], as the engine wants them.
+
+        A cumulative series comes with one older point, which its first difference needs.
+        """
         with self._store.lock:
             if metric_types is None:
                 stored = self.of_project(project)
@@ -356,6 +359,9 @@ class PointStore:
             for series in stored:
                 if keep(series.key):
                     positions = series.between(after_ns, until_ns)
-                    if len(positions):
-                        found.append(series.columns(positions))
+                    if not len(positions):
+                        continue
+                    if series.kind is MetricKind.CUMULATIVE:
+                        positions = range(max(0, positions.start - 1), positions.stop)
+                    found.append(series.columns(positions))
             return found

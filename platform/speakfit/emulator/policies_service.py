@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +41,8 @@ class PoliciesService:
         self._clock = clock
         self._descriptor = descriptor
         self._channel_exists = channel_exists
-        self.lock = threading.RLock()
+        # One lock for everything that is stored: two could wait for each other.
+        self.lock = store.lock
         self._policies: dict[str, Any] = {}
         self._specs: dict[str, AlertPolicySpec | None] = {}
         for name, body in store.documents(_COLLECTION):

@@ -13,8 +13,10 @@ import uvicorn
 
 from speakfit.clock import Clock, RealClock, ScaledClock
 from speakfit.emulator.backend import Backend
+from speakfit.emulator.evaluation import Evaluator
 from speakfit.emulator.grpc_front import RouteTableHandler
 from speakfit.emulator.http_front import http_app
+from speakfit.emulator.notifier import Notifier
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
 from speakfit.emulator.store import Store
@@ -86,6 +88,7 @@ class Emulator:
         self._http_thread: threading.Thread | None = None
         self._socket: socket.socket | None = None
         self._store: Store | None = None
+        self._parts: tuple[Evaluator | Notifier, ...] = ()
 
     def __enter__(self) -> Emulator:
         self.start()
@@ -129,6 +132,17 @@ class Emulator:
         self._socket = _bind(options.host, http_port)
         self.http_address = f"{options.host}:{self._socket.getsockname()[1]}"
         self.pagerduty.base_url = self.http_url
+        self.notifier = Notifier(
+            store=store, events_url=options.pagerduty_events_url or self.http_url
+        )
+        self.evaluator = Evaluator(
+            backend=self.backend,
+            period=options.evaluation_period,
+            watermark=options.watermark,
+            retention=options.retention,
+            client_url=f"{self.http_url}/",
+            notify=self.notifier.wake,
+        )
         self._http = uvicorn.Server(
             uvicorn.Config(
                 http_app(self),
@@ -154,10 +168,17 @@ class Emulator:
                 )
             time.sleep(0.005)
         self.serving = True
+        if self._threads:
+            self._parts = (self.evaluator, self.notifier)
+            for part in self._parts:
+                part.start()
 
     def stop(self) -> None:
         """Stop serving and close the store; calls under way get two seconds. Safe to repeat."""
         self.serving = False
+        for part in self._parts:
+            part.stop()
+        self._parts = ()
         if self._grpc is not None:
             self._grpc.stop(2).wait()
             self._grpc = None
@@ -179,4 +200,13 @@ class Emulator:
 
     def incidents(self) -> list[dict[str, Any]]:
         """All Cloud Monitoring incidents as JSON, newest first; times are policy time."""
-        return []
+        return self.evaluator.incidents()
+
+    def evaluate_now(self) -> int:
+        """Evaluate all times that are due, then try every queued notification once.
+
+        Returns how many times were evaluated. For emulators without threads, and for tests.
+        """
+        count = self.evaluator.evaluate_due()
+        self.notifier.deliver(patient=False)
+        return count

@@ -198,11 +198,14 @@ class Store:
                 "SELECT series, end_ns, start_ns, value FROM points ORDER BY series, end_ns"
             )
 
-    def drop_points(self, before_ns: int) -> None:
-        """Forget points that ended before a time."""
+    def drop_points(self, numbers: Iterable[int], before_ns: int) -> None:
+        """Forget points of some series that ended before a time."""
         if self.durable:
             with self.transaction():
-                self._db.execute("DELETE FROM points WHERE end_ns < ?", (before_ns,))
+                self._db.executemany(
+                    "DELETE FROM points WHERE series = ? AND end_ns < ?",
+                    ((number, before_ns) for number in numbers),
+                )
 
     def drop_series(self, numbers: Iterable[int]) -> None:
         """Forget series and their points."""

@@ -1,0 +1,285 @@
+"""Evaluates policies on a fixed grid of policy time and records what opens and closes.
+
+Evaluation times lie on multiples of the period and a watermark behind now. Missed times (a busy
+machine, a restart) are caught up in one replay; after a long pause only the latest counts, because
+nobody wants to be paged about last night.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from speakfit.emulator.backend import Backend
+from speakfit.emulator.naming import new_incident_id
+from speakfit.emulator.notification import trigger_of
+from speakfit.engine.incidents import (
+    Event,
+    Incident,
+    IncidentOpened,
+    PolicyState,
+    replay,
+)
+from speakfit.engine.policies import AlertPolicySpec, Prompt
+from speakfit.errors import SpeakFitError
+from speakfit.pagerduty import Resolve
+
+_LOG = logging.getLogger("speakfit.emulator")
+_STATES = "states"
+_INCIDENTS = "incidents"
+_LAST = "evaluatedNs"
+_CATCH_UP = timedelta(hours=1)
+_DELETED = "policy-deleted"
+_RETENTION_EVERY = 60
+_LONGEST_WAIT = 1.0
+
+
+def _ns(span: timedelta) -> int:
+    return (span // timedelta(microseconds=1)) * 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What evaluating one policy gave."""
+
+    name: str
+    spec: AlertPolicySpec
+    project: str
+    state: PolicyState
+    events: tuple[Event, ...]
+
+
+class Evaluator:
+    """Steps every policy through time; states and incidents survive a restart."""
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        period: timedelta,
+        watermark: timedelta,
+        retention: timedelta,
+        client_url: str,
+        notify: Callable[[], None],
+    ) -> None:
+        """`notify` is called after notifications have been queued."""
+        self._backend = backend
+        self._store = backend.store
+        self._clock = backend.clock
+        self._period = _ns(period)
+        self._watermark = _ns(watermark)
+        self._retention = _ns(retention)
+        self._client_url = client_url
+        self._notify = notify
+        self._running = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._rounds = 0
+        self._states: dict[str, PolicyState] = {}
+        for name, body in self._store.documents(_STATES):
+            try:
+                self._states[name] = PolicyState.from_json(json.loads(body))
+            except ValueError as error:
+                _LOG.warning("state of %s begins anew: %s", name, error)
+        self._incidents: dict[str, dict[str, Any]] = {
+            name: json.loads(body) for name, body in self._store.documents(_INCIDENTS)
+        }
+        self._last: int | None = self._store.fact(_LAST)
+
+    # Reading
+
+    @property
+    def last_ns(self) -> int | None:
+        """The latest evaluated policy time."""
+        return self._last
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """All incidents, newest first, without the keys they were sent under."""
+        with self._store.lock:
+            return [
+                {name: value for name, value in incident.items() if name != "routes"}
+                for incident in reversed(self._incidents.values())
+            ]
+
+    # Running
+
+    def start(self) -> None:
+        """Evaluate on a thread of its own until stopped."""
+        self._thread = threading.Thread(target=self._loop, name="evaluator", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the evaluation under way."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.evaluate_due()
+            except SpeakFitError as error:
+                # A full disk, for instance: the same times are due again next time.
+                _LOG.error("evaluation failed: %s", error)
+            except Exception:
+                _LOG.exception("evaluation failed")
+            if self._stop.wait(self._seconds_to_next()):
+                return
+
+    def _seconds_to_next(self) -> float:
+        due_ns = self._clock.to_real_ns(self._grid_now() + self._period + self._watermark)
+        # Short waits, because the machine's clock may jump.
+        return min(_LONGEST_WAIT, max(0.001, (due_ns - time.time_ns()) / 1e9))
+
+    def _grid_now(self) -> int:
+        ready_ns = self._clock.now_ns() - self._watermark
+        return ready_ns - ready_ns % self._period
+
+    def _due(self) -> list[int]:
+        latest = self._grid_now()
+        if self._last is None or latest - self._last > _ns(_CATCH_UP):
+            return [latest]
+        return list(range(self._last + self._period, latest + 1, self._period))
+
+    def evaluate_due(self) -> int:
+        """Evaluate all times that are due and not done; returns how many there were."""
+        with self._running:
+            times = self._due()
+            if not times:
+                return 0
+            outcomes = []
+            present = set()
+            for name, spec, changed_ns in self._backend.policies.specs():
+                present.add(name)
+                if spec is not None:
+                    outcomes.append(self._replay(name, spec, changed_ns, times))
+            self._record(outcomes, gone=set(self._states) - present, until_ns=times[-1])
+            if self._rounds % _RETENTION_EVERY == 0:
+                self._backend.points.forget_before(self._clock.now_ns() - self._retention)
+            self._rounds += 1
+            return len(times)
+
+    def _replay(
+        self, name: str, spec: AlertPolicySpec, changed_ns: int, times: list[int]
+    ) -> _Outcome:
+        project = name.split("/")[1]
+        series = self._backend.points.snapshot(
+            project,
+            after_ns=times[0] - _ns(spec.lookback),
+            until_ns=times[-1],
+            metric_types=spec.metric_types,
+        )
+        before = self._states.get(name, PolicyState.empty())
+        after, events = replay(
+            spec, before, series, times, active_since_ns=changed_ns, project=project
+        )
+        return _Outcome(spec=spec, project=project, name=name, state=after, events=events)
+
+    def _record(self, outcomes: list[_Outcome], *, gone: set[str], until_ns: int) -> None:
+        """States, incidents and notifications of one round, in one transaction."""
+        changed: dict[str, dict[str, Any]] = {}
+        with self._store.transaction():
+            for outcome in outcomes:
+                self._store.put(_STATES, outcome.name, json.dumps(outcome.state.to_json()).encode())
+                for event in outcome.events:
+                    if isinstance(event, IncidentOpened):
+                        document = self._open(outcome.spec, outcome.project, event.incident)
+                    else:
+                        document = self._close(
+                            event.incident, changed, notify=_tells_closing(outcome.spec)
+                        )
+                    changed[document["id"]] = document
+            for name in gone:
+                # A deleted policy closes what it left open.
+                for incident in self._states[name].open:
+                    document = self._close(
+                        replace(incident, ended_ns=until_ns), changed, notify=True
+                    )
+                    changed[document["id"]] = {**document, "closeReason": _DELETED}
+                self._store.remove(_STATES, name)
+            for identity, document in changed.items():
+                self._store.put(_INCIDENTS, identity, json.dumps(document).encode())
+            self._store.set_fact(_LAST, until_ns)
+        # Memory follows the disk: a round that could not be stored is done again.
+        self._states.update((outcome.name, outcome.state) for outcome in outcomes)
+        for name in gone:
+            del self._states[name]
+        self._incidents.update(changed)
+        self._last = until_ns
+        if changed:
+            self._notify()
+
+    def _open(self, spec: AlertPolicySpec, project: str, incident: Incident) -> dict[str, Any]:
+        identity = new_incident_id()
+        routes: dict[str, str] = {}
+        undelivered = []
+        for channel in spec.notification_channels:
+            key = self._backend.channels.routing_key(channel)
+            if key is None:
+                undelivered.append(channel)
+                continue
+            routes[channel] = key
+            event = trigger_of(
+                incident,
+                spec,
+                incident_id=identity,
+                project=project,
+                routing_key=key,
+                client_url=self._client_url,
+            )
+            self._queue(identity, channel, key, event.to_json())
+        return {
+            "id": identity,
+            "project": project,
+            "state": "open",
+            **incident.to_json(),
+            "notified": sorted(routes),
+            "notDelivered": undelivered,
+            "routes": routes,
+        }
+
+    def _close(
+        self, incident: Incident, changed: dict[str, dict[str, Any]], *, notify: bool
+    ) -> dict[str, Any]:
+        document = self._find_open(incident, changed)
+        closed = incident.to_json()
+        # Observed value and summary tell why it opened; the closing says when and why it ended.
+        document = {
+            **document,
+            "state": "closed",
+            "endedNs": closed["endedNs"],
+            "closeReason": closed["closeReason"],
+        }
+        if notify:
+            for channel, key in document["routes"].items():
+                resolve = Resolve(routing_key=key, dedup_key=document["id"])
+                self._queue(document["id"], channel, key, resolve.to_json())
+        return document
+
+    def _find_open(self, incident: Incident, changed: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        series = incident.series.to_json()
+        for document in reversed({**self._incidents, **changed}.values()):
+            if (
+                document["state"] == "open"
+                and document["conditionName"] == incident.condition_name
+                and document["series"] == series
+            ):
+                return document
+        raise KeyError(f"no open incident for {incident.condition_name}")
+
+    def _queue(self, incident: str, channel: str, key: str, event: dict[str, Any]) -> None:
+        self._store.add_notification(
+            incident=incident,
+            channel=channel,
+            body=json.dumps({"routing_key": key, "event": event}),
+        )
+
+
+def _tells_closing(spec: AlertPolicySpec) -> bool:
+    return not spec.prompts or Prompt.CLOSED in spec.prompts
