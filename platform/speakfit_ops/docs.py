@@ -6,8 +6,10 @@ cannot say anything else than what runs; the suite fails when a document is stal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"

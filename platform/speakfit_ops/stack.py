@@ -389,9 +389,10 @@ def read_record(file: Path) -> dict[str, Any] | None:
 def is_process(entry: Mapping[str, Any]) -> bool:
     """Whether the recorded process still lives; the birth time guards against a reused number."""
     try:
-        return abs(psutil.Process(entry["pid"]).create_time() - entry["born"]) < 1
+        born: float = psutil.Process(entry["pid"]).create_time()
     except psutil.NoSuchProcess:
         return False
+    return abs(born - float(entry["born"])) < 1
 
 
 def end_leftovers(record: Mapping[str, Any]) -> None:
@@ -473,7 +474,7 @@ def up(
     with _out.status("starting ..."):
         stack.start()
     _out.print(f"SpeakFit is up after {time.monotonic() - began:.1f} s; Ctrl-C stops it.\n")
-    _out.print(_addresses(stack))
+    print(_addresses(stack), flush=True)
     try:
         stack.watch(stopping)
     finally:
@@ -482,24 +483,24 @@ def up(
     _out.print("Stopped; no process is left.")
 
 
-def _addresses(stack: Stack) -> Table:
+def _addresses(stack: Stack) -> str:
+    """Every address, one a line, never wrapped: they are there to be copied."""
+    api = f"http://{LOOPBACK}:{stack.ports.api}"
     console = f"http://{LOOPBACK}:{stack.ports.console}"
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, where in (
-        ("API", f"http://{LOOPBACK}:{stack.ports.api}/docs"),
+    rows = (
+        ("API", f"{api}/docs"),
         ("Cloud Monitoring", f"{stack.environment['MONITORING_EMULATOR_HOST']} (gRPC)"),
         ("", f"{console}/v3/projects/{LOCAL_PROJECT}/alertPolicies (REST)"),
         ("console", f"{console}/"),
         ("PagerDuty", f"{console}/incidents (REST), {console}/v2/enqueue (events)"),
         ("runbooks", f"http://{LOOPBACK}:{stack.ports.runbooks}/"),
-        ("PostgreSQL", f"{stack.parts['PostgreSQL'].address}"),
-        ("Valkey", f"{stack.parts['Valkey'].address}"),
+        ("PostgreSQL", stack.parts["PostgreSQL"].address),
+        ("Valkey", stack.parts["Valkey"].address),
         ("data and logs", str(stack.folder)),
         ("settings", "python -m speakfit_ops.stack env"),
         ("next", "python -m alerts apply"),
-    ):
-        table.add_row(name, where)
-    return table
+    )
+    return "\n".join(f"  {name:<18}{where}" for name, where in rows)
 
 
 @app.command()

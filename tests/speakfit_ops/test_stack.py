@@ -1,0 +1,175 @@
+"""The stack as a whole: up, watched, down, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from speakfit_ops.stack import Stack, is_process, read_record
+
+ROOT = Path(__file__).resolve().parents[2]
+FREE_PORTS = (
+    *("--api-port", "0", "--monitoring-port", "0"),
+    *("--console-port", "0", "--runbooks-port", "0"),
+)
+
+
+def stack_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "speakfit_ops.stack", *arguments]
+
+
+def wait_until(condition: object, seconds: float = 60) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """`make up` in a process of its own, on free ports, ready."""
+    folder = tmp_path / "data"
+    process = subprocess.Popen(
+        stack_command("up", "--data-dir", str(folder), *FREE_PORTS),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "SpeakFit is up" in line:
+            break
+    else:
+        pytest.fail(said)
+    yield process, folder
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    process.stdout.close()
+
+
+def processes_of(folder: Path) -> list[dict[str, object]]:
+    record = read_record(folder / "stack.json")
+    assert record is not None
+    return list(record["parts"].values())
+
+
+def family(folder: Path) -> list[psutil.Process]:
+    """Every process of the stack, the workers' children included."""
+    roots = [psutil.Process(int(str(part["pid"]))) for part in processes_of(folder)]
+    return roots + [child for root in roots for child in root.children(recursive=True)]
+
+
+def test_down_leaves_no_process_behind(running: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = running
+    everyone = family(folder)
+    assert len(everyone) >= 6
+    record = folder / "stack.json"
+    assert "PAGERDUTY_ROUTING_KEY_CRITICAL" in json.loads(record.read_text())["environment"]
+    assert record.stat().st_mode & 0o077 == 0, "it holds secrets"
+    done = subprocess.run(
+        stack_command("down", "--data-dir", str(folder)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert process.wait(30) == 0
+    assert [member.pid for member in everyone if member.is_running()] == []
+    assert not (folder / "stack.json").exists()
+
+
+def test_a_part_that_dies_is_reported_with_the_end_of_its_log(
+    running: tuple[subprocess.Popen[str], Path],
+) -> None:
+    process, folder = running
+    record = read_record(folder / "stack.json")
+    assert record is not None
+    everyone = family(folder)
+    api = record["parts"]["api"]
+    address = record["parts"]["runbooks"]["address"]
+    assert requests.get(f"http://{address}/worker-down", timeout=5).status_code == 200
+    with Path(api["log"]).open("a", encoding="utf-8") as log:
+        log.write("the last thing it said\n")
+    os.kill(api["pid"], signal.SIGKILL)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    assert process.wait(60) == 1
+    assert "api ended with exit code -9" in said
+    assert "the last thing it said" in said
+    assert [member.pid for member in everyone if member.is_running()] == []
+
+
+def test_a_second_start_cleans_up_after_a_supervisor_that_was_killed(
+    running: tuple[subprocess.Popen[str], Path],
+) -> None:
+    process, folder = running
+    parts = processes_of(folder)
+    process.kill()
+    process.wait(10)
+    assert all(is_process(part) for part in parts), "the parts outlive their supervisor"
+    done = subprocess.run(
+        stack_command("down", "--data-dir", str(folder)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any(is_process(part) for part in parts)
+
+
+def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            stack_command("up", "--data-dir", str(tmp_path), *FREE_PORTS, "--api-port", str(port)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"api cannot have port {port}" in done.stderr
+    assert "--api-port" in done.stderr
+    assert not (tmp_path / "stack.json").exists()
+
+
+def test_data_survives_a_restart(tmp_path: Path) -> None:
+    from sqlalchemy import create_engine, text
+
+    for count in (1, 2):
+        stack = Stack(folder=tmp_path / "data")
+        stack.start()
+        try:
+            engine = create_engine(stack.environment["DATABASE_URL"])
+            with engine.begin() as connection:
+                connection.execute(text("CREATE TABLE IF NOT EXISTS visits (at timestamptz)"))
+                connection.execute(text("INSERT INTO visits VALUES (now())"))
+                visits = connection.execute(text("SELECT count(*) FROM visits")).scalar_one()
+            engine.dispose()
+            assert visits == count
+        finally:
+            stack.stop()
+
