@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def counter(
 def histogram(bounds: Sequence[float], counts: Sequence[float]) -> Distribution:
     """A distribution whose values sit in the middle of their buckets."""
     edges = [bounds[0], *bounds, bounds[-1]]
-    middles = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
     count = sum(counts)
     mean = sum(m * c for m, c in zip(middles, counts, strict=True)) / count if count else 0.0
     ssd = sum(c * (m - mean) ** 2 for m, c in zip(middles, counts, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,7 +174,6 @@ def test_printing_and_parsing_again_changes_neither_text_nor_meaning(
 
 @given(st.text(max_size=60))
 def test_any_text_parses_or_is_refused_as_an_invalid_argument(text: str) -> None:
-    try:
-        parse_filter(text)
-    except InvalidArgument as refused:
-        assert refused.what.startswith("Field filter had an invalid value of")
+    # Anything but InvalidArgument escapes and fails the test.
+    with suppress(InvalidArgument):
+        assert parse_filter(str(parse_filter(text))) == parse_filter(text)
