@@ -28,6 +28,7 @@ SAMPLE_RATE = 16_000
 FORMATS = ("wav", "mp3", "m4a", "ogg", "flac", "webm")
 
 _HEAD_BYTES = 16
+_RIFF_SLACK_BYTES = 1024
 _TRUNCATION_SLACK_SECONDS = 0.5
 _LENGTH_SLACK_SECONDS = 1.0
 _PROBE_FRAMES = 8
@@ -111,6 +112,8 @@ def _open(path: Path) -> tuple[Any, str]:
             code="not-audio",
             todo="Upload one of: " + ", ".join(FORMATS) + ".",
         )
+    if name == "wav" and _riff_is_short(head, path.stat().st_size):
+        raise _broken()
     try:
         container = av.open(str(path), format=name, metadata_errors="ignore")
     except FFmpegError as error:
@@ -123,6 +126,15 @@ def _open(path: Path) -> tuple[Any, str]:
             todo="Upload a file with speech in it.",
         )
     return container, name
+
+
+def _riff_is_short(head: bytes, size: int) -> bool:
+    """FFmpeg takes a WAV's length from the file's size; the header knows better.
+
+    Recorders that stream write 0 or all ones, because they do not know it.
+    """
+    declared = int.from_bytes(head[4:8], "little")
+    return declared not in (0, 0xFFFFFFFF) and size < declared + 8 - _RIFF_SLACK_BYTES
 
 
 def _broken() -> AudioError:

@@ -371,3 +371,4 @@ def configure_logging(service: str, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

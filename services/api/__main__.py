@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(host: str, port: int | None) -> int:
+    import signal
     import socket
 
     import uvicorn
@@ -45,6 +46,9 @@ def _serve(host: str, port: int | None) -> int:
             where=f"{host}:{wanted}",
             todo="Stop what uses the port, or choose another with --port or PORT.",
         ) from error
+    # uvicorn raises the signal once more when it is done; a stop on purpose ends with 0.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: None)
     print(f"listening on http://{host}:{listener.getsockname()[1]}", flush=True)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=10)

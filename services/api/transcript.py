@@ -120,15 +120,11 @@ def coach(words: Sequence[str], speech: Sequence[Sequence[float]]) -> Coaching:
 
 def pauses(speech: Sequence[Sequence[float]]) -> list[Pause]:
     """The gaps between neighbouring stretches of speech that are long enough to hear."""
-    found = []
-    for (_, before), (after, _) in itertools.pairwise(speech):
-        if after - before >= SHORTEST_PAUSE.total_seconds():
-            found.append(
-                Pause(
-                    start=round(before, 3), end=round(after, 3), duration=round(after - before, 3)
-                )
-            )
-    return found
+    gaps = [
+        Pause(start=round(before, 3), end=round(after, 3), duration=round(after - before, 3))
+        for (_, before), (after, _) in itertools.pairwise(speech)
+    ]
+    return [gap for gap in gaps if gap.duration >= SHORTEST_PAUSE.total_seconds()]
 
 
 def filler_name(word: str) -> str | None:

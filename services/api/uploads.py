@@ -96,6 +96,7 @@ class _FilePart:
         self._pending = bytearray()
         self._hash = hashlib.sha256()
         self.found = False
+        self.ended = False
         self.size = 0
 
     def callbacks(self) -> dict[str, object]:
@@ -106,6 +107,7 @@ class _FilePart:
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_finished,
             "on_part_data": self._part_data,
+            "on_end": self._end,
         }
 
     def _begin(self) -> None:
@@ -132,6 +134,9 @@ class _FilePart:
             self.size += end - start
             if self.size <= self._limit:
                 self._pending += data[start:end]
+
+    def _end(self) -> None:
+        self.ended = True
 
     @property
     def waiting(self) -> int:
@@ -195,10 +200,10 @@ async def _pump(
             if taken.waiting >= _WRITE_BYTES:
                 await run_in_threadpool(taken.write)
         parser.finalize()
-    except MultipartParseError as error:
+    except (MultipartParseError, ClientDisconnect) as error:
         raise _incomplete() from error
-    except ClientDisconnect as error:
-        raise _incomplete() from error
+    if not taken.ended:
+        raise _incomplete()
 
 
 def _finish(taken: _FilePart, output: IO[bytes]) -> None:

