@@ -22,7 +22,7 @@ from alerts.encode import (
 )
 from alerts.plan import Action, Change, Kind, Live, Plan
 from alerts.policy import Catalog
-from speakfit.errors import ApplyError, SettingsError, SpeakFitError, TargetError
+from speakfit.errors import ApplyError, SpeakFitError, TargetError
 from speakfit.target import (
     Target,
     TargetKind,
@@ -212,15 +212,16 @@ def apply_plan(
 ) -> None:
     """Make every change of a plan in order; `keys` holds integration keys by channel id.
 
-    Raises SettingsError before the first write when a key is missing, and ApplyError, with how
-    many changes were done and left, when a write fails.
+    Raises ApplyError, with how many changes were done and left, when a write fails. A channel
+    without its key is refused before the first write: it would swallow every page.
     """
     for change in plan.changes:
         if change.secret and change.id not in keys:
-            raise SettingsError(
+            raise ApplyError(
                 f"Channel {change.id} needs an integration key; nothing was changed.",
-                where=f"PAGERDUTY_ROUTING_KEY_{change.id.upper()}",
-                todo="Set it to the 32-character integration key of the PagerDuty service.",
+                left=len(plan.changes),
+                where=str(gateway.target),
+                todo="Give the 32-character integration key of its PagerDuty service.",
             )
     if not plan.changes:
         return

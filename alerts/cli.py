@@ -179,6 +179,7 @@ def apply(
             _tell_plan(session.out, planned)
         if planned.changes and not auto_approve and not _approved(as_json):
             raise typer.Exit(EXIT_REFUSED)
+        session.require_keys(planned)
         done: list[Change] = []
 
         def on_done(change: Change) -> None:
@@ -316,11 +317,25 @@ class _Session:
         self.settings = settings
         self.gateway = gateway
         self.out = out
-        self.keys = {
-            channel.id: secret.get_secret_value()
-            for channel in catalog.channels
-            if (secret := getattr(settings, channel.secret, None)) is not None
-        }
+        self.keys = {}
+        for channel in catalog.channels:
+            if channel.secret not in type(settings).model_fields:
+                raise CatalogError(
+                    f"There is no setting {channel.secret!r}.",
+                    where=f"catalog {catalog.name}, channel {channel.id}, secret",
+                    todo="Name the setting that holds the integration key; docs/settings.md has "
+                    "them all.",
+                )
+            secret = getattr(settings, channel.secret)
+            if secret is not None:
+                self.keys[channel.id] = secret.get_secret_value()
+
+    def require_keys(self, planned: Plan) -> None:
+        """A SettingsError names the first integration key that a plan needs and nobody gave."""
+        needed = {change.id for change in planned.changes if change.secret}
+        for channel in self.catalog.channels:
+            if channel.id in needed:
+                self.settings.require(channel.secret)
 
     def plan(self, *, prune: bool) -> Plan:
         """Read what is live and compare."""
@@ -393,6 +408,7 @@ def _tell_error(error: SpeakFitError) -> None:
     err.print(Text.assemble(("Error: ", "bold red"), str(error)))
 
 
+# The action's text is all a pipe gets; colour only repeats it.
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
 
 

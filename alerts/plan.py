@@ -305,7 +305,6 @@ def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
                     action=Action.CREATE,
                     kind=Kind.METRIC,
                     id=metric_type,
-                    reason="not there yet; policies on it would be refused",
                     body=body,
                 )
             )
@@ -373,7 +372,6 @@ def _plan_channels(
                     action=Action.CREATE,
                     kind=Kind.CHANNEL,
                     id=identity,
-                    reason="not there yet",
                     body=body,
                     secret=True,
                 )
@@ -424,7 +422,6 @@ def _plan_policies(
                     action=Action.CREATE,
                     kind=Kind.POLICY,
                     id=identity,
-                    reason="not there yet",
                     body=body,
                 )
             )
