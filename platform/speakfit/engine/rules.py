@@ -1,0 +1,391 @@
+"""Every rule the engine follows: what it says, who says so, how sure we are, and its test.
+
+docs/fidelity.md is generated from this table. `documented` rules are in Google's documentation or
+protos; `observed` ones were seen in real answers, issues or captures; `assumed` ones are ours
+until somebody checks them against the real service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How sure we are of a rule."""
+
+    DOCUMENTED = "documented"
+    OBSERVED = "observed"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule; `test` is the pytest node that fails when the engine breaks it."""
+
+    text: str
+    citation: str
+    status: Status
+    test: str
+
+
+_TESTS = "tests/speakfit/engine"
+_COMMON = "google.monitoring.v3 common.proto, Aggregation"
+_ALERT = "google.monitoring.v3 alert.proto, AlertPolicy"
+_FILTERS = "cloud.google.com/monitoring/api/v3/filters"
+_DEPTH = "cloud.google.com/monitoring/alerts/concepts-indepth"
+_PARTIAL = "cloud.google.com/monitoring/alerts/partial-metric-data (from memory)"
+
+
+def _documented(text: str, citation: str, test: str) -> Rule:
+    return Rule(text=text, citation=citation, status=Status.DOCUMENTED, test=f"{_TESTS}/{test}")
+
+
+def _observed(text: str, citation: str, test: str) -> Rule:
+    return Rule(text=text, citation=citation, status=Status.OBSERVED, test=f"{_TESTS}/{test}")
+
+
+def _assumed(text: str, citation: str, test: str) -> Rule:
+    return Rule(text=text, citation=citation, status=Status.ASSUMED, test=f"{_TESTS}/{test}")
+
+
+_SELECTS = "test_filters.py::test_operators_and_functions_select_series"
+_REFUSES = "test_policies.py::test_what_the_api_refuses_is_refused"
+
+RULES: tuple[Rule, ...] = (
+    # Filters
+    _documented(
+        "Selectors compare with = and != to text or to starts_with, ends_with, has_substring, "
+        "one_of and monitoring.regex.full_match.",
+        _FILTERS,
+        _SELECTS,
+    ),
+    _observed(
+        "Whitespace or a newline between two comparisons is AND; `label` and `labels` are the "
+        "same; keys may be quoted.",
+        "filters in GoogleCloudPlatform/monitoring-dashboard-samples",
+        "test_filters.py::test_spelling_makes_no_difference_to_the_canonical_text",
+    ),
+    _assumed(
+        "NOT binds tightest, then OR, then AND.",
+        "google.aip.dev/160, which Google's filter languages follow",
+        "test_filters.py::test_or_binds_tighter_than_and",
+    ),
+    _assumed(
+        "An absent label compares like an empty string; <, <=, >, >= compare numbers and are "
+        "false for anything else; `:` looks for a part of the text.",
+        "no page found",
+        _SELECTS,
+    ),
+    _observed(
+        "`=~` is a syntax error, answered with line, column and token.",
+        "GitHub issue terraform-infra-common#463",
+        "test_filters.py::test_a_regular_expression_operator_is_refused_in_googles_words",
+    ),
+    _documented(
+        "A filter has at most 2,048 characters.",
+        _ALERT,
+        "test_filters.py::test_what_is_not_a_filter_is_refused",
+    ),
+    # Alignment
+    _documented(
+        "The alignment window at t is (t - period, t] and slides with every evaluation.",
+        _DEPTH,
+        "test_align.py::test_windows_slide_with_the_evaluation",
+    ),
+    _documented(
+        "Each aligner takes the metric kinds and value types that the proto lists.",
+        _COMMON,
+        "test_align.py::test_every_aligner_takes_exactly_what_the_api_says",
+    ),
+    _observed(
+        "A wrong aligner is refused with its kind and value type.",
+        "GitHub issues exposure-notifications#659, slo-generator#231",
+        "test_align.py::test_every_aligner_takes_exactly_what_the_api_says",
+    ),
+    _documented(
+        "MIN, MAX, MEAN, SUM, COUNT and STDDEV fold the points whose end lies in the window.",
+        _COMMON,
+        "test_align.py::test_gauge_aligners_fold_the_points_of_the_window",
+    ),
+    _assumed(
+        "STDDEV is the population's; a window without points has no value, for COUNT too.",
+        "no page found",
+        "test_align.py::test_a_window_without_points_has_no_value",
+    ),
+    _documented(
+        "DELTA is the growth between the ends of the window and RATE that growth per second of "
+        "the period; periods without points are interpolated.",
+        _COMMON,
+        "test_align.py::test_growth_between_two_points_is_spread_evenly_over_empty_windows",
+    ),
+    _documented(
+        "A new start time is a restart: growth before it is unknown, the new value is growth "
+        "since the new start.",
+        "google.monitoring.v3 common.proto, TimeInterval",
+        "test_align.py::test_a_new_start_time_is_a_restart_even_when_the_value_rose",
+    ),
+    _assumed(
+        "A cumulative value that falls without a new start time restarted after the last point.",
+        "Prometheus counter semantics; Google asks writers for a new start time",
+        "test_align.py::test_a_counter_that_fell_restarted_and_grew_by_its_new_value",
+    ),
+    _documented(
+        "DELTA makes a DELTA distribution of a CUMULATIVE one.",
+        f"{_COMMON}; GitHub issue superserve-ai/sandbox#380",
+        "test_align.py::test_growth_of_a_cumulative_distribution_is_a_distribution",
+    ),
+    _documented(
+        "INTERPOLATE lies on the line between the points around the boundary.",
+        _COMMON,
+        "test_align.py::test_interpolation_lies_between_neighbours_and_ends_at_the_live_edge",
+    ),
+    _documented(
+        "PERCENT_CHANGE compares ten-minute moving means, 0 to 0 is 0, from 0 is infinity, "
+        "negative values are ignored.",
+        _COMMON,
+        "test_align.py::test_percent_change_compares_ten_minute_means",
+    ),
+    _documented(
+        "A percentile lies in its bucket by linear interpolation: one value in [128, 256) has "
+        "p50 192, p95 249.6, p99 254.7.",
+        "cloud.google.com/monitoring/api/v3/distribution-metrics",
+        "test_align.py::test_percentiles_interpolate_linearly_inside_the_bucket",
+    ),
+    _assumed(
+        "Below the first bound values lie between 0 and it (or equal it, if it is not positive); "
+        "above the last bound they equal it; without buckets there is no percentile.",
+        "Prometheus histogram_quantile; Google's page does not say",
+        "test_align.py::test_percentiles_at_the_edges",
+    ),
+    _documented(
+        "Linear buckets have bounds offset + width * i, exponential ones scale * growth ** i.",
+        "google.api distribution.proto",
+        "test_align.py::test_linear_and_exponential_buckets_have_the_documented_bounds",
+    ),
+    _assumed(
+        "Distributions with different buckets merge over the union of their bounds, counts "
+        "spread evenly inside a split bucket.",
+        "follows from linear interpolation; no page found",
+        "test_align.py::test_merging_bucket_layouts_keeps_counts_and_percentiles",
+    ),
+    # Reduction
+    _documented(
+        "A reducer folds the series that agree in every group_by field; resource.type is one.",
+        _COMMON,
+        "test_reduce.py::test_without_group_by_all_series_of_a_resource_type_become_one",
+    ),
+    _documented(
+        "Reducers MEAN, MIN, MAX, SUM, STDDEV, COUNT and PERCENTILE act on aligned values.",
+        _COMMON,
+        "test_reduce.py::test_reducers_fold_the_series_of_each_group",
+    ),
+    _assumed(
+        "A percentile of numbers interpolates linearly between the two nearest series.",
+        "no page found",
+        "test_reduce.py::test_reducers_fold_the_series_of_each_group",
+    ),
+    _assumed(
+        "A group has a value where any of its series has one.",
+        "no page found",
+        "test_reduce.py::test_a_group_has_a_value_where_any_member_has_one",
+    ),
+    _documented(
+        "A percentile across series is taken of their merged distributions.",
+        _COMMON,
+        "test_reduce.py::test_cumulative_histograms_give_a_p95_over_all_series",
+    ),
+    _documented(
+        "Several aggregations apply in order.",
+        f"{_ALERT}.Condition.MetricThreshold",
+        "test_reduce.py::test_several_aggregations_apply_in_order",
+    ),
+    _assumed(
+        "A later step sees one point per period of the step before, counted back from the "
+        "evaluation time.",
+        "no page found",
+        "test_reduce.py::test_several_aggregations_apply_in_order",
+    ),
+    _documented(
+        "A reducer needs an aligner; an aligner needs a period of 60 s to 25 h.",
+        _COMMON,
+        "test_reduce.py::test_wrong_aggregations_are_refused",
+    ),
+    # Conditions
+    _documented(
+        "The duration restarts whenever a measurement does not satisfy the condition.",
+        _DEPTH,
+        "test_incidents.py::test_the_duration_restarts_whenever_a_measurement_does_not_satisfy",
+    ),
+    _assumed(
+        "A condition is met at the first evaluation that is the duration or more after the first "
+        "violation of the run.",
+        "Prometheus `for`; Google's example leaves it open by one evaluation",
+        "test_incidents.py::test_the_duration_restarts_whenever_a_measurement_does_not_satisfy",
+    ),
+    _documented(
+        "Unspecified missing data is NO_OP: not evaluated, so what was stays.",
+        f"{_ALERT}.Condition.EvaluationMissingData",
+        "test_incidents.py::test_missing_data_by_default_keeps_what_was",
+    ),
+    _documented(
+        "INACTIVE evaluates missing data as false, which closes.",
+        f"{_ALERT}.Condition.EvaluationMissingData",
+        "test_incidents.py::test_inactive_closes_and_restarts_when_data_is_missing",
+    ),
+    _documented(
+        "ACTIVE evaluates missing data as true.",
+        f"{_ALERT}.Condition.EvaluationMissingData",
+        "test_incidents.py::test_active_counts_missing_data_as_violation_once_there_was_data",
+    ),
+    _assumed(
+        "ACTIVE needs a series that has had data.",
+        _PARTIAL,
+        "test_incidents.py::test_active_counts_missing_data_as_violation_once_there_was_data",
+    ),
+    _documented(
+        "Ratios divide series with the same labels.",
+        f"{_ALERT}.Condition.MetricThreshold",
+        "test_incidents.py::test_a_ratio_divides_series_with_the_same_labels",
+    ),
+    _assumed(
+        "A ratio without a denominator, or with one of zero, is no measurement.",
+        "no page found",
+        "test_incidents.py::test_a_denominator_of_zero_is_no_measurement",
+    ),
+    _documented(
+        "A trigger needs a count of violating series, 1 when unset.",
+        f"{_ALERT}.Condition.Trigger",
+        "test_incidents.py::test_a_trigger_count_needs_that_many_series",
+    ),
+    _assumed(
+        "A trigger percentage is of the series that have had data and are not gone.",
+        f"{_ALERT}.Condition.Trigger names the percentage, not its base",
+        "test_incidents.py::test_a_trigger_percentage_counts_the_series_that_are_known",
+    ),
+    _documented(
+        "Absence needs a point after the policy was created or changed.",
+        "cloud.google.com/monitoring/alerts/metric-absence",
+        "test_incidents.py::test_absence_needs_a_point_after_the_policy_was_written",
+    ),
+    _assumed(
+        "Absence counts from the end of the newest point, of a group from its newest series.",
+        "no page found",
+        "test_incidents.py::test_absence_counts_from_the_last_point",
+    ),
+    _assumed(
+        "MQL, PromQL, SQL, log and forecast conditions are stored and never evaluated here.",
+        "ours; Google evaluates them",
+        "test_incidents.py::test_what_is_not_evaluated_never_opens_and_never_looks_healthy",
+    ),
+    # Incidents
+    _documented(
+        "OR opens for any condition that is met.",
+        f"{_ALERT}.ConditionCombinerType",
+        "test_incidents.py::test_or_opens_for_any_condition",
+    ),
+    _documented(
+        "AND is satisfied by conditions that are met on different resources.",
+        f"{_ALERT}.ConditionCombinerType",
+        "test_incidents.py::test_and_is_satisfied_by_different_resources",
+    ),
+    _documented(
+        "AND_WITH_MATCHING_RESOURCE needs all conditions met on one resource.",
+        f"{_ALERT}.ConditionCombinerType",
+        "test_incidents.py::test_and_with_matching_resource_needs_one_resource",
+    ),
+    _documented(
+        "AND never matches metric labels.",
+        f"{_ALERT}.ConditionCombinerType",
+        "test_incidents.py::test_and_does_not_match_labels",
+    ),
+    _assumed(
+        "Every violating series of every condition has an incident of its own, under AND too.",
+        "cloud.google.com/monitoring/alerts troubleshooting page (from memory)",
+        "test_incidents.py::test_every_violating_series_has_an_incident_of_its_own",
+    ),
+    _assumed(
+        "The auto-close timer starts when data has been missing for 15 minutes.",
+        _PARTIAL,
+        "test_incidents.py::test_auto_close_waits_a_quarter_of_an_hour_and_its_own_time",
+    ),
+    _assumed(
+        "Auto-close is seven days when unset.",
+        "console default; most of Google's samples set 604800s",
+        "test_incidents.py::test_auto_close_is_seven_days_when_unset",
+    ),
+    _assumed(
+        "Incidents about missing data close 24 hours after auto-close.",
+        _PARTIAL,
+        "test_incidents.py::test_active_incidents_stay_a_day_longer_than_auto_close",
+    ),
+    _documented(
+        "A disabled policy opens no incidents.",
+        "cloud.google.com/monitoring/alerts/incidents-events",
+        "test_incidents.py::test_a_disabled_policy_closes_what_is_open_and_opens_nothing",
+    ),
+    _assumed(
+        "A policy that is disabled closes its open incidents.",
+        "no page found",
+        "test_incidents.py::test_a_disabled_policy_closes_what_is_open_and_opens_nothing",
+    ),
+    _assumed(
+        "An incident closes when its condition is removed from the policy.",
+        "no page found",
+        "test_incidents.py::test_an_incident_of_a_condition_that_was_removed_closes",
+    ),
+    _assumed(
+        "A policy has at most 1,000 open incidents.",
+        "incidents-events says there is a limit; the number is from memory",
+        "test_incidents.py::test_a_policy_opens_at_most_a_thousand_incidents",
+    ),
+    # Policies
+    _documented(
+        "1 to 6 conditions, GT and LT only, durations in whole minutes, and the limits of names, "
+        "labels, documentation and links.",
+        _ALERT,
+        _REFUSES,
+    ),
+    _observed(
+        "Missing-data handling needs a duration, even an explicit NO_OP.",
+        "GitHub issue terraform-provider-google#16892",
+        _REFUSES,
+    ),
+    _observed(
+        "Auto-close is at least 30 minutes; metric policies have no notification rate limit.",
+        "GitHub issues karaoke-gen#788, terraform-infra-common#352",
+        _REFUSES,
+    ),
+    _observed(
+        "A threshold on a metric that does not exist answers 404.",
+        "GitHub issues terraform-provider-google#11102, cross-media-measurement#4350",
+        "test_policies.py::test_a_metric_that_nobody_has_written_is_not_found",
+    ),
+    _observed(
+        "A threshold filter must restrict resource.type, to a type that exists.",
+        "GitHub issues nodejs-monitoring#46, terraform-provider-google#13349",
+        "test_policies.py::test_an_unknown_resource_type_is_refused_when_the_known_ones_are_given",
+    ),
+    _assumed(
+        "A threshold that would compare a distribution is refused.",
+        "no page found",
+        "test_policies.py::test_a_threshold_needs_numbers",
+    ),
+    # Words
+    _observed(
+        "Summaries read like those of webhook 1.2, values with three decimals.",
+        "captures of webhook 1.2 in public repositories",
+        "test_text.py::test_summaries_speak_like_the_webhook",
+    ),
+    _documented(
+        "Documentation variables are filled in; a subject is cut to 255 bytes afterwards.",
+        "cloud.google.com/monitoring/alerts/doc-variables; alert.proto, Documentation.subject",
+        "test_text.py::test_documentation_variables_are_filled_in",
+    ),
+    _assumed(
+        "A variable without a value becomes (null).",
+        "alerts/doc-variables (from memory)",
+        "test_text.py::test_an_unknown_variable_becomes_null_and_values_are_not_expanded_again",
+    ),
+)
+"""The table."""
