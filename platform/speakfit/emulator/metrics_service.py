@@ -465,19 +465,24 @@ class MetricsService:
             raise InvalidArgument(f"Field {field}.points[0].value had an invalid value: not set.")
         value_type = _WRITTEN[written]
         identity = self._identities.get((project, *name))
+        fresh = False
         if (
             identity is None
             or identity.value_type is not value_type
             or (series.metric_kind and _KINDS.Name(series.metric_kind) != identity.kind.value)
         ):
             identity = self._identify(project, index, series, value_type)
-            self._identities[project, *name] = identity
+            fresh = True
         start_ns, end_ns = self._interval(field, series.metric.type, identity, point, now_ns)
         value = getattr(point.value, written)
         if value_type is ValueType.DISTRIBUTION:
             self._check_distribution(f"{field}.points[0].distributionValue", value)
             value = value.SerializeToString()
         self._check_order(project, identity, start_ns, end_ns)
+        if fresh:
+            # Only now: a point that is refused must not bring its metric into being.
+            self._declare_written(project, series, identity)
+            self._identities[project, *name] = identity
         return NewPoint(
             project=project,
             key=identity.key,
@@ -489,7 +494,7 @@ class MetricsService:
         )
 
     def _identify(self, project: str, index: int, series: Any, value_type: ValueType) -> _Identity:
-        """Check metric, resource, kind and type; declare the metric when it is new."""
+        """Check metric, resource, kind and type against each other and the descriptor."""
         field = f"timeSeries[{index}]"
         metric_type = series.metric.type
         self._check_type(metric_type, field=f"{field}.metric.type")
@@ -543,18 +548,6 @@ class MetricsService:
                 _KINDS.Name(kind_number),
                 "A metric that is created by writing to it must be GAUGE or CUMULATIVE.",
             )
-        known = {label.key for label in old.labels} if old is not None else set()
-        if old is None or set(labels) - known:
-            self._declare(
-                project,
-                metric_type=metric_type,
-                kind=kind_number,
-                value_type=_VALUE_TYPES.Value(value_type.value),
-                unit=series.unit or (old.unit if old else ""),
-                labels=[label_pb2.LabelDescriptor(key=key) for key in sorted(set(labels) - known)],
-                description=old.description if old else "",
-                display_name=old.display_name if old else "",
-            )
         return _Identity(
             key=SeriesKey.of(
                 metric_type=metric_type,
@@ -565,6 +558,23 @@ class MetricsService:
             kind=MetricKind(_KINDS.Name(kind_number)),
             value_type=value_type,
         )
+
+    def _declare_written(self, project: str, series: Any, identity: _Identity) -> None:
+        """Create the descriptor of a metric that is written first, or add labels to it."""
+        old = self._descriptors.get((project, series.metric.type))
+        known = {label.key for label in old.labels} if old is not None else set()
+        added = sorted(set(series.metric.labels) - known)
+        if old is None or added:
+            self._declare(
+                project,
+                metric_type=series.metric.type,
+                kind=_KINDS.Value(identity.kind.value),
+                value_type=_VALUE_TYPES.Value(identity.value_type.value),
+                unit=series.unit or (old.unit if old else ""),
+                labels=[label_pb2.LabelDescriptor(key=key) for key in added],
+                description=old.description if old else "",
+                display_name=old.display_name if old else "",
+            )
 
     def _interval(
         self, field: str, metric_type: str, identity: _Identity, point: Any, now_ns: int

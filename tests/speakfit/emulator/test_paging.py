@@ -1,0 +1,237 @@
+"""From a metric that goes bad to a page that resolves, and nothing lost on the way."""
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from google.cloud import monitoring_v3
+
+from speakfit.emulator.server import Emulator
+from speakfit.pagerduty import incidents
+from speakfit.target import (
+    Target,
+    TargetKind,
+    alert_policy_client,
+    metric_client,
+    notification_channel_client,
+    policy_clock,
+)
+from tests.speakfit.emulator.bench import (
+    KEY,
+    METRIC,
+    OPTIONS,
+    PROJECT,
+    RESOURCE,
+    Bench,
+    condition,
+    policy,
+)
+
+
+def test_a_bad_metric_pages_with_its_runbook_and_recovery_resolves_the_page(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    bench.create(notification_channels=[bench.pagerduty_channel().name])
+    bench.minutes(3, 1)
+    assert bench.pages() == []
+    bench.minutes(5, 500)
+    (page,) = bench.pages()
+    (incident,) = bench.emulator.incidents()
+    assert (page.status, page.urgency, page.severity) == ("triggered", "high", "critical")
+    assert page.title == "Queue is deep"
+    assert [link.href for link in page.links] == ["https://runbooks.test/queue-depth"]
+    assert page.dedup_key == incident["id"]
+    assert page.details["observed_value"] == "500.000"
+    assert page.details["documentation"] == "Too many chunks wait on generic_task."
+    assert incident["state"] == "open"
+    bench.minutes(3, 1)
+    (page,) = bench.pages()
+    assert page.status == "resolved"
+    assert bench.emulator.incidents()[0]["state"] == "closed"
+    # A second bad spell is a second incident, not the old one again.
+    bench.minutes(5, 500)
+    assert [page.status for page in bench.pages()] == ["resolved", "triggered"]
+
+
+def test_missed_evaluations_are_caught_up_so_that_a_short_spell_is_not_overlooked(
+    bench: Bench,
+) -> None:
+    bench.write(bench.series(1))
+    bench.create(notification_channels=[bench.pagerduty_channel().name])
+    bench.emulator.evaluate_now()
+    for minute in range(20):
+        for _ in range(2):
+            bench.clock.advance(timedelta(seconds=30))
+            bench.write(bench.series(500 if 5 <= minute < 10 else 1))
+    assert bench.emulator.evaluate_now() == 20
+    (page,) = bench.pages()
+    assert page.status == "resolved"
+
+
+def test_deleting_a_policy_closes_its_incident_and_resolves_the_page(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    policy = bench.create(notification_channels=[bench.pagerduty_channel().name])
+    bench.minutes(5, 500)
+    assert bench.pages()[0].status == "triggered"
+    bench.policies.delete_alert_policy(name=policy.name)
+    bench.minutes(1, 500)
+    assert bench.pages()[0].status == "resolved"
+    assert bench.emulator.incidents()[0]["closeReason"] == "policy-deleted"
+
+
+def test_an_update_that_resends_the_condition_name_keeps_the_incident_open(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    policy = bench.create(notification_channels=[bench.pagerduty_channel().name])
+    bench.minutes(5, 500)
+    policy.display_name = "Renamed"
+    bench.policies.update_alert_policy(alert_policy=policy)
+    bench.minutes(2, 500)
+    assert [page.status for page in bench.pages()] == ["triggered"]
+    policy.conditions = [monitoring_v3.AlertPolicy.Condition(condition())]
+    bench.policies.update_alert_policy(alert_policy=policy)
+    bench.minutes(1, 500)
+    assert bench.emulator.incidents()[-1]["closeReason"] == "condition-removed"
+
+
+def test_a_page_that_pagerduty_could_not_take_is_sent_when_it_is_back(tmp_path: Path) -> None:
+    with Bench() as pagerduty:
+        url = pagerduty.emulator.http_url
+    # Nothing listens there now.
+    with Bench(data_dir=tmp_path, pagerduty_events_url=url) as bench:
+        clock = bench.clock
+        bench.write(bench.series(1))
+        bench.create(notification_channels=[bench.pagerduty_channel().name])
+        bench.minutes(5, 500)
+        bench.minutes(3, 1)
+        queued = bench.emulator.notifier.queue()
+        assert [one.state for one in queued] == ["pending", "pending"]
+        assert queued[0].error == "PagerDuty does not answer."
+        # The resolve waits behind its trigger.
+        assert queued[1].attempts == 0
+    # After a restart PagerDuty is back: trigger and resolve arrive, in this order.
+    with Bench(data_dir=tmp_path, clock=clock) as bench:
+        bench.emulator.evaluate_now()
+        (page,) = bench.pages()
+        _status, log = bench.http("GET", f"/incidents/{page.id}/log_entries")
+        assert [entry["type"] for entry in log["log_entries"]] == [
+            "resolve_log_entry",
+            "trigger_log_entry",
+        ]
+        assert {one.state for one in bench.emulator.notifier.queue()} == {"sent"}
+
+
+def test_a_restart_keeps_points_policies_channels_and_open_incidents(tmp_path: Path) -> None:
+    with Bench(data_dir=tmp_path) as bench:
+        clock = bench.clock
+        bench.write(bench.series(1, queue="a"))
+        policy = bench.create(notification_channels=[bench.pagerduty_channel().name])
+        bench.minutes(5, 500)
+        before = (bench.read(), bench.emulator.incidents(), bench.pages())
+    with Bench(data_dir=tmp_path, clock=clock) as bench:
+        assert bench.policies.get_alert_policy(name=policy.name) == policy
+        assert [page.status for page in bench.pages()] == ["triggered"]
+        assert (bench.read(), bench.emulator.incidents()) == before[:2]
+        bench.minutes(3, 1)
+        assert [page.status for page in bench.pages()] == ["resolved"]
+
+
+def test_an_absent_metric_pages_although_nothing_is_written_any_more(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    absent = {
+        "display_name": "silent",
+        "condition_absent": {
+            "filter": f'metric.type="{METRIC}" AND resource.type="generic_task"',
+            "duration": {"seconds": 600},
+            "aggregations": [
+                {
+                    "alignment_period": {"seconds": 60},
+                    "per_series_aligner": "ALIGN_COUNT",
+                    "cross_series_reducer": "REDUCE_SUM",
+                }
+            ],
+        },
+    }
+    bench.create(conditions=[absent], notification_channels=[bench.pagerduty_channel().name])
+    bench.minutes(3, 1)
+    bench.minutes(8, None)
+    assert bench.pages() == []
+    bench.minutes(5, None)
+    assert [page.status for page in bench.pages()] == ["triggered"]
+
+
+def test_a_key_that_pagerduty_refuses_is_reported_and_does_not_block_others(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    wrong = bench.channels.create_notification_channel(
+        name=PROJECT,
+        notification_channel={"type": "pagerduty", "labels": {"service_key": "x" * 32}},
+    )
+    right = bench.pagerduty_channel()
+    bench.create(notification_channels=[wrong.name, right.name])
+    bench.minutes(5, 500)
+    states = {one.channel: one for one in bench.emulator.notifier.queue()}
+    assert states[wrong.name].state == "refused"
+    assert "Invalid routing key" in states[wrong.name].error
+    assert states[right.name].state == "sent"
+    assert len(bench.pages()) == 1
+
+
+def test_the_threads_evaluate_and_page_by_themselves_on_a_scaled_clock() -> None:
+    # 600 times: the minute between evaluations is a tenth of a second.
+    options = replace(OPTIONS, time_scale=600)
+    with Emulator(options) as emulator:
+        target = Target(kind=TargetKind.EMULATOR, project="p", host=emulator.grpc_address)
+        assert policy_clock(target).scale == 600
+        metrics = metric_client(target)
+        now = time.time_ns()
+        written = {"seconds": now // 10**9, "nanos": now % 10**9}
+        metrics.create_time_series(
+            name="projects/p",
+            time_series=[
+                {
+                    "metric": {"type": METRIC},
+                    "resource": RESOURCE,
+                    "points": [
+                        {
+                            "interval": {
+                                "end_time": {"seconds": now // 10**9, "nanos": now % 10**9}
+                            },
+                            "value": {"double_value": 5.0},
+                        }
+                    ],
+                }
+            ],
+        )
+        channel = notification_channel_client(target).create_notification_channel(
+            name="projects/p",
+            notification_channel={"type": "pagerduty", "labels": {"service_key": KEY}},
+        )
+        high = condition(
+            threshold_value=1.0,
+            duration={"seconds": 0},
+            aggregations=[
+                {"alignment_period": {"seconds": 600}, "per_series_aligner": "ALIGN_MAX"}
+            ],
+        )
+        alert_policy_client(target).create_alert_policy(
+            name="projects/p",
+            alert_policy=monitoring_v3.AlertPolicy(
+                policy(conditions=[high], notification_channels=[channel.name])
+            ),
+        )
+        # What is read back carries the real time it was written with.
+        (series,) = metrics.list_time_series(
+            request={
+                "name": "projects/p",
+                "filter": f'metric.type="{METRIC}"',
+                "interval": {
+                    "start_time": {"seconds": now // 10**9 - 5},
+                    "end_time": {"seconds": now // 10**9 + 1},
+                },
+            }
+        )
+        assert series.points[0].interval.end_time.timestamp() == pytest.approx(now / 1e9, abs=1e-5)
+        deadline = time.monotonic() + 20
+        while not incidents(emulator.http_url, "any-token"):
+            assert time.monotonic() < deadline, "nobody was paged"
+            time.sleep(0.02)
