@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -229,50 +230,80 @@ def _growth(series: Series, period_ns: int, at: Ints) -> tuple[Floats, Bools]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Windows:
-    """For each time, the points `low` to `high` (exclusive) that end in (t - period, t]."""
+class Windows:
+    """For each time, the points `low` to `high` (exclusive) that end in (t - period, t].
 
+    Series that were written together share their windows, which are dear to find.
+    """
+
+    end: Ints
     low: Ints
     high: Ints
 
-    @property
+    @cached_property
     def count(self) -> Ints:
+        """Points in each window."""
         return self.high - self.low
 
+    @cached_property
+    def some(self) -> Bools:
+        """Whether a window holds any point."""
+        return self.count > 0
 
-def _windows(end: Ints, period_ns: int, at: Ints) -> _Windows:
-    return _Windows(
+    @cached_property
+    def longest(self) -> int:
+        """Points of the fullest window."""
+        return int(self.count.max(initial=0))
+
+    @cached_property
+    def places(self) -> list[Ints]:
+        """Where the first, second, ... point of each window is; one past the end if nowhere."""
+        return [
+            np.where(self.low + step < self.high, self.low + step, len(self.end))
+            for step in range(self.longest)
+        ]
+
+    @cached_property
+    def newest(self) -> Ints:
+        """Where the last point of each window is; any place for an empty one."""
+        return np.maximum(self.high - 1, 0)
+
+
+def find_windows(end: Ints, period_ns: int, at: Ints) -> Windows:
+    """The windows of a series whose points end at `end`."""
+    return Windows(
+        end=end,
         low=np.searchsorted(end, at - period_ns, side="right").astype(np.int64),
         high=np.searchsorted(end, at, side="right").astype(np.int64),
     )
 
 
-def _fold(values: Floats, windows: _Windows, operation: np.ufunc, neutral: float) -> Floats:
+def _fold(values: Floats, windows: Windows, operation: np.ufunc, neutral: float) -> Floats:
     """Fold the points of each window; empty windows give the neutral element."""
-    low, high = windows.low, windows.high
-    longest = int(windows.count.max(initial=0))
-    if longest <= _SHORT_WINDOW:
-        padded = np.append(values, neutral)
-        result = np.full(len(low), neutral)
-        for step in range(longest):
-            index = np.where(low + step < high, low + step, len(values))
-            result = operation(result, padded[index])
-        return result
     padded = np.append(values, neutral)
-    pairs = np.column_stack((low, high)).ravel()
+    if windows.longest == 0:
+        return np.full(len(windows.low), neutral)
+    if windows.longest <= _SHORT_WINDOW:
+        result = padded[windows.places[0]]
+        for place in windows.places[1:]:
+            operation(result, padded[place], out=result)
+        return result
+    pairs = np.column_stack((windows.low, windows.high)).ravel()
     folded = operation.reduceat(padded, pairs)[::2]
-    return np.where(windows.count > 0, folded, neutral)
+    return np.where(windows.some, folded, neutral)
 
 
-def _sum(values: Floats, windows: _Windows) -> Floats:
+def _sum(values: Floats, windows: Windows) -> Floats:
     return _fold(values, windows, np.add, 0.0)
 
 
-def _mean(values: Floats, windows: _Windows) -> Floats:
+def _mean(values: Floats, windows: Windows) -> Floats:
     """Window means, kept between the smallest and largest value that they average.
 
     Rounding must not lift the mean of a constant above a threshold that equals it.
     """
+    if windows.longest <= 1:
+        return _fold(values, windows, np.add, np.nan)
     count = windows.count
     total = _sum(values, windows)
     mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
@@ -281,7 +312,7 @@ def _mean(values: Floats, windows: _Windows) -> Floats:
     return np.where(count > 0, np.clip(mean, smallest, np.maximum(largest, smallest)), np.nan)
 
 
-def _stddev(values: Floats, windows: _Windows) -> Floats:
+def _stddev(values: Floats, windows: Windows) -> Floats:
     """Population standard deviation of each window."""
     count = np.maximum(windows.count, 1)
     centred = values - values.mean() if len(values) else values
@@ -291,10 +322,6 @@ def _stddev(values: Floats, windows: _Windows) -> Floats:
         values, windows, np.minimum, np.inf
     )
     return np.where(spread, np.sqrt(np.maximum(variance, 0.0)), 0.0)
-
-
-def _newest(windows: _Windows) -> Ints:
-    return np.maximum(windows.high - 1, 0)
 
 
 def _interpolated(series: Series, period_ns: int, at: Ints) -> Floats:
@@ -310,18 +337,24 @@ def _interpolated(series: Series, period_ns: int, at: Ints) -> Floats:
 def _percent_change(series: Series, period_ns: int, at: Ints) -> Floats:
     kept = series.numbers >= 0
     end, values = series.end_ns[kept], series.numbers[kept]
-    current = _mean(values, _windows(end, _SMOOTHING_NS, at))
-    previous = _mean(values, _windows(end, _SMOOTHING_NS, at - period_ns))
+    current = _mean(values, find_windows(end, _SMOOTHING_NS, at))
+    previous = _mean(values, find_windows(end, _SMOOTHING_NS, at - period_ns))
     with np.errstate(divide="ignore", invalid="ignore"):
         change = (current - previous) / previous * 100.0
     return np.where((current == 0) & (previous == 0), 0.0, change)
 
 
 def align(
-    series: Series, *, aligner: Aligner, period_ns: int, at_ns: Ints
+    series: Series,
+    *,
+    aligner: Aligner,
+    period_ns: int,
+    at_ns: Ints,
+    windows: Windows | None = None,
 ) -> Floats | Distributions:
     """One value per time; NaN (a NaN count) where the window holds nothing.
 
+    `windows` may be given when they were found for a series with the same end times.
     Raises InvalidArgument in Google's words when the aligner does not fit the series.
     """
     aligned_type(aligner, series.kind, series.value_type)
@@ -339,13 +372,14 @@ def align(
         return _interpolated(series, period_ns, at_ns)
     if aligner is Aligner.ALIGN_PERCENT_CHANGE:
         return _percent_change(series, period_ns, at_ns)
-    windows = _windows(series.end_ns, period_ns, at_ns)
-    some = windows.count > 0
+    if windows is None:
+        windows = find_windows(series.end_ns, period_ns, at_ns)
+    some = windows.some
     if series.distributions is not None:
         return _align_distributions(series.distributions, aligner, windows)
     values = series.numbers
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
-        return np.where(some, values[_newest(windows)], np.nan)
+        return np.where(some, values[windows.newest], np.nan)
     if aligner is Aligner.ALIGN_MIN:
         result = _fold(values, windows, np.minimum, np.inf)
     elif aligner is Aligner.ALIGN_MAX:
@@ -363,15 +397,15 @@ def align(
     else:
         # ALIGN_SUM, and ALIGN_COUNT_TRUE because a true bool is 1.
         result = _sum(values, windows)
-    return np.where(some, result, np.nan)
+    return result if bool(some.all()) else np.where(some, result, np.nan)
 
 
 def _align_distributions(
-    column: Distributions, aligner: Aligner, windows: _Windows
+    column: Distributions, aligner: Aligner, windows: Windows
 ) -> Floats | Distributions:
-    some = windows.count > 0
+    some = windows.some
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
-        newest = column.take(_newest(windows))
+        newest = column.take(windows.newest)
         return of_moments(newest, moments(newest), some)
     columns = moments(column)
     running = np.concatenate((np.zeros((1, columns.shape[1])), np.cumsum(columns, axis=0)))

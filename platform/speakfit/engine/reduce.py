@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from speakfit.engine.align import Aligner, align, aligned_type, moments, of_moments, percentile
+from speakfit.engine.align import (
+    Aligner,
+    Windows,
+    align,
+    aligned_type,
+    find_windows,
+    moments,
+    of_moments,
+    percentile,
+)
 from speakfit.engine.filters import Comparison, parse_filter
 from speakfit.engine.points import (
     Distributions,
@@ -356,11 +365,16 @@ def columns(
         return
     step = steps[0]
     groups: dict[SeriesKey, _Group] = {}
+    windows: Windows | None = None
     for one in series:
         if not len(one):
             continue
         kind, value_type = aligned_type(step.aligner, one.kind, one.value_type)
-        values = align(one, aligner=step.aligner, period_ns=step.period_ns, at_ns=at_ns)
+        if windows is None or not np.array_equal(windows.end, one.end_ns):
+            windows = find_windows(one.end_ns, step.period_ns, at_ns)
+        values = align(
+            one, aligner=step.aligner, period_ns=step.period_ns, at_ns=at_ns, windows=windows
+        )
         if step.reducer is Reducer.REDUCE_NONE:
             yield Column(key=one.key, kind=kind, value_type=value_type, values=values)
             continue

@@ -278,3 +278,23 @@ def test_merging_bucket_layouts_keeps_counts_and_percentiles() -> None:
     assert column.counts.sum(axis=1).tolist() == [16, 4]
     alone: Floats = percentile(Distributions.of([coarse]), 25)
     assert percentile(column, 25)[0] == alone[0] == 2
+
+
+def test_what_lies_above_the_last_bound_stays_right_above_it() -> None:
+    coarse, fine = histogram([0, 4], [0, 0, 3]), histogram([0, 2, 4, 8], [0, 0, 0, 0, 1])
+    column = Distributions.of([coarse, fine])
+    assert column.counts.tolist() == [[0, 0, 0, 3, 0], [0, 0, 0, 0, 1]]
+
+
+def test_a_sum_of_observations_may_fall_without_a_restart() -> None:
+    buckets = Buckets.explicit([0, 4])
+    series = histograms(
+        {
+            1: Distribution(count=4, mean=2, ssd=0, buckets=buckets, bucket_counts=(0, 4, 0)),
+            2: Distribution(count=8, mean=-0.5, ssd=50, buckets=buckets, bucket_counts=(4, 4, 0)),
+        }
+    )
+    column = align(series, aligner=Aligner.ALIGN_DELTA, period_ns=MINUTE, at_ns=minutes(2))
+    assert isinstance(column, Distributions)
+    assert column.counts.tolist() == [[4, 0, 0]]
+    assert column.mean.tolist() == [-3]
