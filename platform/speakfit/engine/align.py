@@ -204,31 +204,6 @@ def _increments(series: Series) -> _Increments:
     return _Increments(begin=np.minimum(begin, end - 1), end=end, amounts=amounts)
 
 
-def _grown(increments: _Increments, at: Ints) -> Floats:
-    """Total growth up to each time: linear inside intervals, flat between them."""
-    amounts = increments.amounts
-    running = np.cumsum(amounts, axis=0)
-    last = len(increments.end) - 1
-    index = np.minimum(np.searchsorted(increments.end, at, side="left"), last)
-    begin, end = increments.begin[index], increments.end[index]
-    share = np.clip((at - begin) / (end - begin), 0.0, 1.0)
-    if amounts.ndim == 2:
-        share = share[:, None]
-    # Written so that a window that ends on a point gets that point exactly.
-    return np.where(
-        share == 1.0, running[index], running[index] - amounts[index] + amounts[index] * share
-    )
-
-
-def _growth(series: Series, period_ns: int, at: Ints) -> tuple[Floats, Bools]:
-    """Growth inside each window, and whether any interval reaches into it."""
-    increments = _increments(series)
-    first = np.searchsorted(increments.end, at - period_ns, side="right")
-    known = first < len(increments.end)
-    present = known & (increments.begin[np.where(known, first, 0)] < at)
-    return _grown(increments, at) - _grown(increments, at - period_ns), present
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Windows:
     """For each time, the points `low` to `high` (exclusive) that end in (t - period, t].
@@ -237,8 +212,21 @@ class Windows:
     """
 
     end: Ints
+    at: Ints
+    period_ns: int
     low: Ints
     high: Ints
+
+    @cached_property
+    def opening(self) -> Ints:
+        """The first point at or after the beginning of each window, or the last of all."""
+        found = np.searchsorted(self.end, self.at - self.period_ns, side="left")
+        return np.minimum(found, len(self.end) - 1)
+
+    @cached_property
+    def closing(self) -> Ints:
+        """The first point at or after the end of each window, or the last of all."""
+        return np.minimum(np.searchsorted(self.end, self.at, side="left"), len(self.end) - 1)
 
     @cached_property
     def count(self) -> Ints:
@@ -273,9 +261,41 @@ def find_windows(end: Ints, period_ns: int, at: Ints) -> Windows:
     """The windows of a series whose points end at `end`."""
     return Windows(
         end=end,
+        at=at,
+        period_ns=period_ns,
         low=np.searchsorted(end, at - period_ns, side="right").astype(np.int64),
         high=np.searchsorted(end, at, side="right").astype(np.int64),
     )
+
+
+def _grown(increments: _Increments, index: Ints, at: Ints) -> Floats:
+    """Total growth up to each time: linear inside intervals, flat between them.
+
+    `index` is the interval that ends at or after each time.
+    """
+    amounts = increments.amounts
+    running = np.cumsum(amounts, axis=0)
+    end = increments.end[index]
+    if np.array_equal(end, at):
+        return running[index]
+    begin = increments.begin[index]
+    share = np.clip((at - begin) / (end - begin), 0.0, 1.0)
+    if amounts.ndim == 2:
+        share = share[:, None]
+    # Written so that a window that ends on a point gets that point exactly.
+    return np.where(
+        share == 1.0, running[index], running[index] - amounts[index] + amounts[index] * share
+    )
+
+
+def _growth(series: Series, period_ns: int, at: Ints, windows: Windows) -> tuple[Floats, Bools]:
+    """Growth inside each window, and whether any interval reaches into it."""
+    increments = _increments(series)
+    first = windows.low
+    known = first < len(increments.end)
+    present = known & (increments.begin[np.where(known, first, 0)] < at)
+    closing = _grown(increments, windows.closing, at)
+    return closing - _grown(increments, windows.opening, at - period_ns), present
 
 
 def _fold(values: Floats, windows: Windows, operation: np.ufunc, neutral: float) -> Floats:
@@ -360,20 +380,20 @@ def align(
     aligned_type(aligner, series.kind, series.value_type)
     if not len(series):
         return np.full(len(at_ns), np.nan)
+    if windows is None:
+        windows = find_windows(series.end_ns, period_ns, at_ns)
     if aligner is Aligner.ALIGN_DELTA:
-        growth, present = _growth(series, period_ns, at_ns)
+        growth, present = _growth(series, period_ns, at_ns, windows)
         if series.distributions is not None:
             return of_moments(series.distributions, growth, present)
         return np.where(present, growth, np.nan)
     if aligner is Aligner.ALIGN_RATE:
-        growth, present = _growth(series, period_ns, at_ns)
+        growth, present = _growth(series, period_ns, at_ns, windows)
         return np.where(present, growth / (period_ns / NS_PER_SECOND), np.nan)
     if aligner is Aligner.ALIGN_INTERPOLATE:
         return _interpolated(series, period_ns, at_ns)
     if aligner is Aligner.ALIGN_PERCENT_CHANGE:
         return _percent_change(series, period_ns, at_ns)
-    if windows is None:
-        windows = find_windows(series.end_ns, period_ns, at_ns)
     some = windows.some
     if series.distributions is not None:
         return _align_distributions(series.distributions, aligner, windows)
