@@ -223,6 +223,8 @@ def _settle(
     """
     if not violating.any() and prior.pending_since_ns is None and not prior.met:
         return np.zeros(len(at_ns), dtype=np.bool_), None
+    if not undecided.any():
+        return _settle_decided(violating, at_ns, duration_ns=duration_ns, prior=prior)
     index = np.arange(len(at_ns))
     decided = np.maximum.accumulate(np.where(undecided, -1, index))
     before = decided < 0
@@ -238,6 +240,26 @@ def _settle(
     lasting = effective & (at_ns - since >= duration_ns)
     met = np.where(before, prior.met, lasting[np.maximum(decided, 0)])
     return met, int(since[-1]) if effective[-1] else None
+
+
+def _settle_decided(
+    violating: Bools, at_ns: Ints, *, duration_ns: int, prior: SeriesState
+) -> tuple[Bools, int | None]:
+    """_settle when every evaluation is decided: only the runs of violations are looked at."""
+    changes = np.flatnonzero(np.diff(violating, prepend=False, append=False))
+    first, end = changes[0::2], changes[1::2]
+    since = at_ns[first]
+    if len(first) and first[0] == 0 and prior.pending_since_ns is not None:
+        since[0] = prior.pending_since_ns
+    pending = int(since[-1]) if violating[-1] else None
+    if duration_ns == 0:
+        return violating, pending
+    lasting = np.maximum(np.searchsorted(at_ns, since + duration_ns), first)
+    long_enough = lasting < end
+    met = np.zeros(len(at_ns), dtype=np.bool_)
+    for begin, stop in zip(lasting[long_enough], end[long_enough], strict=True):
+        met[begin:stop] = True
+    return met, pending
 
 
 def judge_threshold(
