@@ -35,9 +35,11 @@ _STATES = "states"
 _INCIDENTS = "incidents"
 _LAST = "evaluatedNs"
 _CATCH_UP = timedelta(hours=1)
+_PAUSE = timedelta(minutes=5)
 _DELETED = "policy-deleted"
 _RETENTION_EVERY = 60
 _LONGEST_WAIT = 1.0
+_SHORTEST_WAIT = 0.01
 
 
 def _ns(span: timedelta) -> int:
@@ -91,6 +93,30 @@ class Evaluator:
             name: json.loads(body) for name, body in self._store.documents(_INCIDENTS)
         }
         self._last: int | None = self._store.fact(_LAST)
+        self._resumed_ns = 0
+        self._forget_pause()
+
+    def _forget_pause(self) -> None:
+        """After a longer stop, only what is open is remembered.
+
+        Whatever wrote the metrics was most likely stopped too: silence and violations from before
+        must be seen again before they page.
+        """
+        latest = self._grid_now()
+        if self._last is None or latest - self._last <= _ns(_PAUSE):
+            return
+        self._last = None
+        self._resumed_ns = latest
+        self._states = {
+            name: replace(
+                state,
+                series={
+                    condition: {key: one for key, one in series.items() if one.met}
+                    for condition, series in state.series.items()
+                },
+            )
+            for name, state in self._states.items()
+        }
 
     # Reading
 
@@ -135,7 +161,7 @@ class Evaluator:
     def _seconds_to_next(self) -> float:
         due_ns = self._clock.to_real_ns(self._grid_now() + self._period + self._watermark)
         # Short waits, because the machine's clock may jump.
-        return min(_LONGEST_WAIT, max(0.001, (due_ns - time.time_ns()) / 1e9))
+        return min(_LONGEST_WAIT, max(_SHORTEST_WAIT, (due_ns - time.time_ns()) / 1e9))
 
     def _grid_now(self) -> int:
         ready_ns = self._clock.now_ns() - self._watermark
@@ -157,8 +183,15 @@ class Evaluator:
             present = set()
             for name, spec, changed_ns in self._backend.policies.specs():
                 present.add(name)
-                if spec is not None:
-                    outcomes.append(self._replay(name, spec, changed_ns, times))
+                if spec is None:
+                    continue
+                try:
+                    outcomes.append(
+                        self._replay(name, spec, max(changed_ns, self._resumed_ns), times)
+                    )
+                except Exception:
+                    # One policy that cannot be evaluated must not silence the others.
+                    _LOG.exception("policy %s could not be evaluated", name)
             self._record(outcomes, gone=set(self._states) - present, until_ns=times[-1])
             if self._rounds % _RETENTION_EVERY == 0:
                 self._backend.points.forget_before(self._clock.now_ns() - self._retention)
@@ -166,7 +199,7 @@ class Evaluator:
             return len(times)
 
     def _replay(
-        self, name: str, spec: AlertPolicySpec, changed_ns: int, times: list[int]
+        self, name: str, spec: AlertPolicySpec, since_ns: int, times: list[int]
     ) -> _Outcome:
         project = name.split("/")[1]
         series = self._backend.points.snapshot(
@@ -177,7 +210,7 @@ class Evaluator:
         )
         before = self._states.get(name, PolicyState.empty())
         after, events = replay(
-            spec, before, series, times, active_since_ns=changed_ns, project=project
+            spec, before, series, times, active_since_ns=since_ns, project=project
         )
         return _Outcome(spec=spec, project=project, name=name, state=after, events=events)
 

@@ -207,7 +207,10 @@ def select(items: list[dict[str, Any]], *, filter_text: str, order_by: str) -> l
     """
     keep = list(range(len(items)))
     if filter_text.strip():
-        test = _Parser(filter_text).parse()
+        try:
+            test = _Parser(filter_text).parse()
+        except RecursionError as error:
+            raise InvalidArgument("The filter is nested too deeply.") from error
         keep = [index for index in keep if test(items[index])]
     keys = [part.strip() for part in order_by.split(",") if part.strip()]
     # Python's sort is stable, so the last key is sorted first.

@@ -6,6 +6,7 @@ docs/fidelity.md says which are assumed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,13 @@ from speakfit.clock import Clock, from_ns
 from speakfit.emulator.answers import NUMBERS, DetailedInvalidArgument
 from speakfit.emulator.listing import page
 from speakfit.emulator.naming import project_of
-from speakfit.emulator.points import NewPoint, PointStore, StoredSeries, write_distribution
+from speakfit.emulator.points import (
+    NewPoint,
+    PointStore,
+    StoredSeries,
+    read_distribution,
+    write_distribution,
+)
 from speakfit.emulator.resources import (
     RESOURCE_TYPES,
     USER_METRIC_RESOURCES,
@@ -32,7 +39,14 @@ from speakfit.emulator.resources import (
 )
 from speakfit.emulator.store import Store
 from speakfit.engine.filters import Filter, parse_filter
-from speakfit.engine.points import Descriptor, MetricKind, Series, SeriesKey, ValueType
+from speakfit.engine.points import (
+    Descriptor,
+    Distribution,
+    MetricKind,
+    Series,
+    SeriesKey,
+    ValueType,
+)
 from speakfit.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, WireError
 
 _MAX_SERIES = 200
@@ -43,9 +57,7 @@ _MAX_BUCKETS = 200
 _MAX_PAGE = 100_000
 _MAX_DESCRIPTORS = {"custom": 10_000, "other": 25_000}
 _SECOND = 1_000_000_000
-_SAMPLING_PERIOD = timedelta(seconds=5)
-_OLDEST = timedelta(hours=25)
-_NEWEST = timedelta(minutes=5)
+_LAST_NS = 2**62
 
 _TYPE = re.compile(r"[a-z0-9][a-z0-9.\-]*\.[a-z0-9.\-]+(/[A-Za-z0-9_.\-]+)+")
 _LABEL_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,6 +97,11 @@ def _ns(span: timedelta) -> int:
     return (span // timedelta(microseconds=1)) * 1_000
 
 
+_SAMPLING_NS = _ns(timedelta(seconds=5))
+_OLDEST_NS = _ns(timedelta(hours=25))
+_NEWEST_NS = _ns(timedelta(minutes=5))
+
+
 def _stamp_ns(stamp: Any) -> int:
     return int(stamp.seconds) * _SECOND + int(stamp.nanos)
 
@@ -94,7 +111,16 @@ def _stamp(ns: int) -> Any:
 
 
 def _iso(ns: int) -> str:
-    return str(_stamp(ns).ToJsonString())
+    try:
+        return str(_stamp(ns).ToJsonString())
+    except ValueError:
+        # Outside the years 1 to 9999.
+        return f"{ns} ns"
+
+
+def _usable(ns: int) -> bool:
+    """Whether an instant fits the 64 bits that times are stored in."""
+    return 0 < ns < _LAST_NS
 
 
 def _slashes(ns: int) -> str:
@@ -337,7 +363,7 @@ class MetricsService:
         )
 
     def _active(self, project: str, metric_type: str) -> bool:
-        since = self._clock.now_ns() - _ns(_OLDEST)
+        since = self._clock.now_ns() - _OLDEST_NS
         return any(s.last_end_ns >= since for s in self._points.of_type(project, metric_type))
 
     def get_monitored_resource_descriptor(self, request: Any) -> Any:
@@ -475,9 +501,12 @@ class MetricsService:
             fresh = True
         start_ns, end_ns = self._interval(field, series.metric.type, identity, point, now_ns)
         value = getattr(point.value, written)
+        parsed = None
         if value_type is ValueType.DISTRIBUTION:
-            self._check_distribution(f"{field}.points[0].distributionValue", value)
+            parsed = self._check_distribution(f"{field}.points[0].distributionValue", value)
             value = value.SerializeToString()
+        elif value_type is ValueType.DOUBLE and math.isnan(value):
+            raise InvalidArgument.of_field(f"{field}.points[0].value", value, "not a number.")
         self._check_order(project, identity, start_ns, end_ns)
         if fresh:
             # Only now: a point that is refused must not bring its metric into being.
@@ -491,6 +520,7 @@ class MetricsService:
             start_ns=start_ns,
             end_ns=end_ns,
             value=value,
+            parsed=parsed,
         )
 
     def _identify(self, project: str, index: int, series: Any, value_type: ValueType) -> _Identity:
@@ -586,13 +616,13 @@ class MetricsService:
         if not real_end:
             raise InvalidArgument(f"Field {field}.end_time had an invalid value: not set.")
         end_ns = self._clock.to_policy_ns(real_end)
-        if end_ns < now_ns - _ns(_OLDEST):
+        if end_ns < now_ns - _OLDEST_NS:
             raise InvalidArgument.of_field(
                 f"{field}.end_time",
                 _iso(real_end),
                 "Data points cannot be written more than 25h in the past.",
             )
-        if end_ns > now_ns + _ns(_NEWEST):
+        if end_ns > now_ns + _NEWEST_NS:
             raise InvalidArgument.of_field(
                 f"{field}.end_time",
                 _iso(real_end),
@@ -608,17 +638,18 @@ class MetricsService:
                     f"gauge metric '{metric_type}'.",
                 )
             return end_ns, end_ns
-        if not 0 < real_start < real_end:
+        start_ns = self._clock.to_policy_ns(real_start)
+        if not 0 < real_start < real_end or not _usable(start_ns):
             raise InvalidArgument.of_field(
                 f"{field}.start_time",
                 _iso(real_start),
                 f"The start time must be before the end time ({_iso(real_end)}) for the "
                 f"non-gauge metric '{metric_type}'.",
             )
-        return self._clock.to_policy_ns(real_start), end_ns
+        return start_ns, end_ns
 
     @staticmethod
-    def _check_distribution(field: str, value: Any) -> None:
+    def _check_distribution(field: str, value: Any) -> Distribution:
         def refuse(rule: str) -> InvalidArgument:
             return InvalidArgument(f"Field {field} had an invalid value: {rule}")
 
@@ -657,6 +688,14 @@ class MetricsService:
             raise refuse("The sum of the bucket counts must equal the count.")
         if value.count == 0 and (value.mean != 0 or value.sum_of_squared_deviation != 0):
             raise refuse("The mean and deviation of an empty distribution must be zero.")
+        try:
+            parsed = read_distribution(value)
+        except (ArithmeticError, ValueError) as error:
+            raise refuse("The buckets cannot be computed.") from error
+        numbers = (parsed.mean, parsed.ssd, *parsed.buckets.bounds)
+        if not all(math.isfinite(number) for number in numbers):
+            raise refuse("The mean, the deviation and all bounds must be finite.")
+        return parsed
 
     def _check_order(self, project: str, identity: _Identity, start_ns: int, end_ns: int) -> None:
         stored = self._points.find(project, identity.key)
@@ -666,7 +705,7 @@ class MetricsService:
             rule = _ORDER.format("start")
         elif end_ns <= stored.last_end_ns:
             rule = _ORDER.format("end")
-        elif end_ns - stored.last_end_ns < _ns(_SAMPLING_PERIOD):
+        elif end_ns - stored.last_end_ns < _SAMPLING_NS:
             rule = _SAMPLING
         else:
             return
@@ -741,6 +780,12 @@ class MetricsService:
         until_ns = self._clock.to_policy_ns(end)
         # Equal times ask for the points at one instant.
         after_ns = self._clock.to_policy_ns(start) if start < end else until_ns - 1
+        # "Since ever" is before the epoch on a scaled clock.
+        after_ns = max(0, after_ns)
+        if not (_usable(until_ns) and _usable(after_ns + 1)):
+            raise InvalidArgument.of_field(
+                "interval", f"{_iso(start)}/{_iso(end)}", "The interval is out of range."
+            )
         return after_ns, until_ns
 
     def _aggregations(self, request: Any) -> list[Any]:

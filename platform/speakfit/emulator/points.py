@@ -93,8 +93,7 @@ class _Histograms:
         self._moments = _Column(np.float64, 3)
         self._counts = _Column(np.float64, 1)
 
-    def append(self, blob: bytes) -> None:
-        value = read_distribution(distribution_pb2.Distribution.FromString(blob))
+    def append(self, blob: bytes, value: Distribution) -> None:
         if self._buckets is None:
             self._buckets = value.buckets
             self._counts = _Column(np.float64, len(value.buckets))
@@ -164,10 +163,14 @@ class StoredSeries:
     def __len__(self) -> int:
         return self._ends.size
 
-    def append(self, start_ns: int, end_ns: int, value: Any) -> None:
-        """Add the newest point; a distribution comes as its serialised message."""
+    def append(
+        self, start_ns: int, end_ns: int, value: Any, parsed: Distribution | None = None
+    ) -> None:
+        """Add the newest point; a distribution comes serialised, and parsed when at hand."""
         if self._histograms is not None:
-            self._histograms.append(value)
+            if parsed is None:
+                parsed = read_distribution(distribution_pb2.Distribution.FromString(value))
+            self._histograms.append(value, parsed)
         else:
             assert self._numbers is not None
             self._numbers.append(value)
@@ -227,6 +230,8 @@ class NewPoint:
     start_ns: int
     end_ns: int
     value: Any
+    """A number, or a serialised google.api.Distribution."""
+    parsed: Distribution | None = None
 
 
 class PointStore:
@@ -318,7 +323,7 @@ class PointStore:
             for series in fresh.values():
                 self._index(series)
             for series, point in zip(targets, points, strict=True):
-                series.append(point.start_ns, point.end_ns, point.value)
+                series.append(point.start_ns, point.end_ns, point.value, point.parsed)
             return targets
 
     def drop_type(self, project: str, metric_type: str) -> None:

@@ -37,10 +37,14 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.close()
         raise StackError(
             f"The HTTP port cannot be used: {error.strerror}.",
-            where=f"{host}:{port}",
+            where=_address(host, port),
             todo="Stop what listens there, or choose another --http-port.",
         ) from error
     return sock
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _clock(store: Store, scale: int) -> Clock:
@@ -120,17 +124,17 @@ class Emulator:
             options=(("grpc.so_reuseport", 0),),
         )
         try:
-            port = self._grpc.add_insecure_port(f"{options.host}:{options.port}")
+            port = self._grpc.add_insecure_port(_address(options.host, options.port))
         except RuntimeError as error:
             raise StackError(
                 "The gRPC port cannot be used.",
-                where=f"{options.host}:{options.port}",
+                where=_address(options.host, options.port),
                 todo="Stop what listens there, or choose another --host-port.",
             ) from error
-        self.grpc_address = f"{options.host}:{port}"
+        self.grpc_address = _address(options.host, port)
         http_port = port + 1 if options.http_port is None else options.http_port
         self._socket = _bind(options.host, http_port)
-        self.http_address = f"{options.host}:{self._socket.getsockname()[1]}"
+        self.http_address = _address(options.host, self._socket.getsockname()[1])
         self.pagerduty.base_url = self.http_url
         self.notifier = Notifier(
             store=store, events_url=options.pagerduty_events_url or self.http_url

@@ -152,6 +152,58 @@ def test_each_limit_of_the_write_path_has_its_text(bench: Bench) -> None:
     assert list(bench.metrics.list_metric_descriptors(name=PROJECT)) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"double_value": float("nan")}, "not a number"),
+        ({"string_value": "red"}, "cannot hold strings"),
+        ({"distribution_value": {"count": 3, "bucket_counts": [1]}}, "more bucket counts"),
+        (
+            {
+                "distribution_value": {
+                    "count": 1,
+                    "bucket_counts": [0, 1],
+                    "bucket_options": {"explicit_buckets": {"bounds": [2.0, 1.0]}},
+                }
+            },
+            "strictly increasing",
+        ),
+        (
+            {
+                "distribution_value": {
+                    "count": 1,
+                    "bucket_counts": [0, 1],
+                    "bucket_options": {
+                        "exponential_buckets": {
+                            "num_finite_buckets": 190,
+                            "growth_factor": 1e300,
+                            "scale": 1.0,
+                        }
+                    },
+                }
+            },
+            "cannot be computed",
+        ),
+        (
+            {
+                "distribution_value": {
+                    "count": 1,
+                    "mean": float("inf"),
+                    "bucket_counts": [0, 1],
+                    "bucket_options": {"explicit_buckets": {"bounds": [2.0]}},
+                }
+            },
+            "must be finite",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_counted_with_is_refused(
+    bench: Bench, value: object, text: str
+) -> None:
+    points = [{"interval": {"end_time": bench.stamp()}, "value": value}]
+    assert text in _refusal(bench, points=points)
+
+
 def test_points_come_in_order_and_at_most_every_five_seconds(bench: Bench) -> None:
     bench.write(bench.series(1))
     bench.clock.advance(timedelta(seconds=1))
@@ -210,6 +262,15 @@ def test_reading_filters_aggregates_and_pages(bench: Bench) -> None:
         bench.read(page_token="somebody-elses")
     with pytest.raises(InvalidArgument, match="single metric type"):
         bench.read('resource.type="generic_task"')
+
+
+def test_times_out_of_any_range_are_refused_and_not_a_server_error(bench: Bench) -> None:
+    far = {"seconds": 250_000_000_000}
+    points = [{"interval": {"end_time": far}, "value": {"double_value": 1.0}}]
+    assert "more than 5m in the future" in _refusal(bench, points=points)
+    bench.write(bench.series(1))
+    with pytest.raises(InvalidArgument, match="out of range"):
+        bench.read(interval={"start_time": bench.stamp(), "end_time": far})
 
 
 def test_a_deleted_descriptor_takes_its_series_along(bench: Bench) -> None:

@@ -160,6 +160,33 @@ def test_an_absent_metric_pages_although_nothing_is_written_any_more(bench: Benc
     assert [page.status for page in bench.pages()] == ["triggered"]
 
 
+def test_a_long_stop_pages_nobody_for_the_silence_while_everything_was_stopped(
+    tmp_path: Path,
+) -> None:
+    absent = {
+        "display_name": "silent",
+        "condition_absent": {
+            "filter": f'metric.type="{METRIC}" AND resource.type="generic_task"',
+            "duration": {"seconds": 600},
+            "aggregations": [
+                {"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_COUNT"}
+            ],
+        },
+    }
+    with Bench(data_dir=tmp_path) as bench:
+        clock = bench.clock
+        bench.write(bench.series(1))
+        bench.create(conditions=[absent], notification_channels=[bench.pagerduty_channel().name])
+        bench.minutes(3, 1)
+    clock.advance(timedelta(days=1))
+    with Bench(data_dir=tmp_path, clock=clock) as bench:
+        bench.minutes(3, None)
+        assert bench.pages() == []
+        bench.minutes(1, 1)
+        bench.minutes(13, None)
+        assert [page.status for page in bench.pages()] == ["triggered"]
+
+
 def test_a_key_that_pagerduty_refuses_is_reported_and_does_not_block_others(bench: Bench) -> None:
     bench.write(bench.series(1))
     wrong = bench.channels.create_notification_channel(
@@ -193,9 +220,7 @@ def test_the_threads_evaluate_and_page_by_themselves_on_a_scaled_clock() -> None
                     "resource": RESOURCE,
                     "points": [
                         {
-                            "interval": {
-                                "end_time": {"seconds": now // 10**9, "nanos": now % 10**9}
-                            },
+                            "interval": {"end_time": written},
                             "value": {"double_value": 5.0},
                         }
                     ],

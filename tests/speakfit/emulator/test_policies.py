@@ -116,6 +116,8 @@ def test_lists_filter_order_and_page(bench: Bench) -> None:
     assert names(order_by="-display_name", page_size=2) == [f"Policy {n}" for n in (4, 3, 2, 1, 0)]
     with pytest.raises(InvalidArgument, match="Could not parse filter"):
         names(filter="display_name = = x")
+    with pytest.raises(InvalidArgument, match="nested too deeply"):
+        names(filter="(" * 2_000 + 'display_name="x"' + ")" * 2_000)
     first = bench.policies.list_alert_policies(request={"name": PROJECT, "page_size": 2})
     token = first.next_page_token
     assert first.total_size == 5
