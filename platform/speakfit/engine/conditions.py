@@ -25,6 +25,8 @@ AUTO_CLOSE_DELAY = timedelta(minutes=15)
 ABSENT_GRACE = timedelta(hours=24)
 """Incidents about missing data stay open this much longer than auto-close (facts §2)."""
 NEVER = np.iinfo(np.int64).min // 2
+_LONGEST_NS = 2**62
+"""Longer durations than these 146 years cannot be told apart, and int64 must not overflow."""
 
 
 class Operator(StrEnum):
@@ -273,6 +275,7 @@ def judge_threshold(
 ) -> Verdict:
     """Where one measured series meets a threshold condition."""
     missing = np.isnan(values)
+    duration_ns = min(to_ns(condition.duration), _LONGEST_NS)
     with np.errstate(invalid="ignore"):
         violating = (
             values > condition.threshold
@@ -281,9 +284,7 @@ def judge_threshold(
         )
     if not missing.any():
         # Nearly every series of a backtest: nothing about missing data has to be worked out.
-        met, since = _settle(
-            violating, missing, at_ns, duration_ns=to_ns(condition.duration), prior=prior
-        )
+        met, since = _settle(violating, missing, at_ns, duration_ns=duration_ns, prior=prior)
         return Verdict(
             key=key,
             met=met,
@@ -306,9 +307,7 @@ def judge_threshold(
         undecided = missing & ~ever
     else:
         undecided = missing & ~gone
-    met, since = _settle(
-        violating, undecided, at_ns, duration_ns=to_ns(condition.duration), prior=prior
-    )
+    met, since = _settle(violating, undecided, at_ns, duration_ns=duration_ns, prior=prior)
     return Verdict(
         key=key,
         met=met,

@@ -17,6 +17,10 @@ _Kind = TypeVar("_Kind", bound=StrEnum)
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s")
 
 
+MAX_DURATION = timedelta(seconds=315_576_000_000)
+"""google.protobuf.Duration ends at ten thousand years either way."""
+
+
 def to_ns(length: timedelta) -> int:
     """Exact nanoseconds of a timedelta."""
     return (length // timedelta(microseconds=1)) * 1_000
@@ -35,6 +39,11 @@ def parse_duration(value: object, *, field: str) -> timedelta:
         )
     sign, seconds, fraction = found.groups()
     length = timedelta(seconds=int(seconds), microseconds=int((fraction or "0").ljust(9, "0")[:6]))
+    if length > MAX_DURATION:
+        raise InvalidArgument(
+            f"Invalid value at '{field}' (type.googleapis.com/google.protobuf.Duration), "
+            f"Field '{field}', duration out of range, \"{value}\""
+        )
     return -length if sign else length
 
 

@@ -354,3 +354,9 @@ def test_a_policy_opens_at_most_a_thousand_incidents() -> None:
     series = [levels("9", of=key(i=str(i))) for i in range(1_005)]
     state, events = step(policy(threshold(5)), PolicyState.empty(), series, MINUTE)
     assert len(events) == len(state.open) == 1_000
+
+
+def test_the_longest_duration_the_api_can_say_is_never_reached() -> None:
+    spec = policy(threshold(5, duration="315576000000s"))
+    assert run(spec, [levels("9 9 9")], until=3) == []
+    assert run(spec, [levels("9 _ 9")], until=3) == []

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speakfit.engine.conditions import AbsenceCondition, ConditionKind, ThresholdCondition
 from speakfit.engine.points import Descriptor, MetricKind, ValueType
 from speakfit.engine.policies import AlertPolicySpec, Combiner, Severity, parse_policy
-from speakfit.errors import InvalidArgument, NotFound
+from speakfit.errors import InvalidArgument, NotFound, WireError
 from tests.speakfit.engine.build import (
     FILTER,
     METRIC,
@@ -112,6 +116,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "supported",
     ),
     ("negative duration", raw_policy(threshold(1, duration="-60s")), "must not be negative"),
+    ("endless duration", raw_policy(threshold(1, duration="9" * 12 + "s")), "out of range"),
     ("unreadable duration", raw_policy(threshold(1, duration="5m")), "protobuf.Duration"),
     (
         "missing data without duration",
@@ -338,3 +343,65 @@ def test_what_is_not_evaluated_is_accepted_and_says_so(
     assert spec.conditions[0].kind is kind
     assert not spec.conditions[0].evaluated
     assert not spec.evaluated
+
+
+FULL = [
+    raw_policy(
+        threshold(
+            1,
+            duration="60s",
+            aggregations=[aggregation(reducer="REDUCE_SUM", by=["metric.label.a"])],
+            denominatorFilter=FILTER,
+            denominatorAggregations=[aggregation(reducer="REDUCE_SUM", by=["metric.label.a"])],
+            trigger={"count": 2},
+            evaluationMissingData="EVALUATION_MISSING_DATA_ACTIVE",
+            forecastOptions={"forecastHorizon": "3600s"},
+        ),
+        absence("600s"),
+        promql(labels={"a": "b"}, evaluationInterval="30s"),
+        sql(daily={"periodicity": 1}, rowCountTest={"comparison": "COMPARISON_GT"}),
+        documentation={"content": "c", "links": [{"url": "https://example.org"}]},
+        userLabels={"a": "b"},
+        alertStrategy={
+            "autoClose": "1800s",
+            "notificationPrompts": ["OPENED"],
+            "notificationChannelStrategy": [{"renotifyInterval": "3600s"}],
+        },
+    ),
+    raw_policy(log(labelExtractors={"a": "b"}), alertStrategy=RATE_LIMIT),
+    raw_policy(MQL),
+]
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["60s", "-1s", "9" * 12 + "s", "NaN", FILTER]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+def _places(value: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _places(inner, (*path, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _places(inner, (*path, index))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_field_the_policy_is_read_or_refused(data: st.DataObject) -> None:
+    raw = copy.deepcopy(data.draw(st.sampled_from(FULL)))
+    *parents, last = data.draw(st.sampled_from([path for path in _places(raw) if path]))
+    target: Any = raw
+    for step in parents:
+        target = target[step]
+    target[last] = data.draw(_JSON)
+    # Anything but an answer to the caller escapes and fails the test.
+    with suppress(WireError):
+        parse(raw)
