@@ -21,6 +21,7 @@ from speakfit.errors import ApplyError, CatalogError, SpeakFitError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from alerts.apply import Gateway
     from alerts.plan import Change, FieldChange, Plan
@@ -88,17 +89,23 @@ def main() -> None:
 
 @app.command("list")
 def list_command(catalog: _Catalog = DEFAULT_CATALOG, as_json: _Json = False) -> None:
-    """List every policy of the catalog in words; asks no server."""
+    """List every policy in words.
+
+    Reads the catalog only; no server is asked.
+    """
     loaded = load_catalog(catalog)
     if as_json:
         _print_json({"catalog": loaded.name, "policies": [_summary(p) for p in loaded.policies]})
         return
     out = _console()
     _tell(out, f"Catalog {loaded.name} ({catalog}): {_count(len(loaded.policies), 'policy')}")
+    if out.is_terminal:
+        out.print(_policy_table(loaded), soft_wrap=False)
+        return
+    # One line a policy, however long: a pipe is read by grep.
     width = max((len(policy.id) for policy in loaded.policies), default=0)
     for policy in loaded.policies:
-        colour = "red" if policy.severity == "critical" else "yellow"
-        _tell(out, f"  {policy.id:<{width}}  {_summary(policy)['fires_when']}", (policy.id, colour))
+        _tell(out, f"  {policy.id:<{width}}  {_summary(policy)['fires_when']}")
 
 
 @app.command()
@@ -109,7 +116,10 @@ def show(
     catalog: _Catalog = DEFAULT_CATALOG,
     as_json: _Json = False,
 ) -> None:
-    """Show one policy: in words, and as Cloud Monitoring gets it; asks no server."""
+    """Show one policy, in words and compiled.
+
+    The second part is what Cloud Monitoring gets. Reads the catalog only; no server is asked.
+    """
     from alerts.encode import policy_json
     from alerts.wording import closing_words
     from speakfit.settings import read_settings
@@ -147,7 +157,11 @@ def plan(
     prune: _Prune = False,
     as_json: _Json = False,
 ) -> None:
-    """Show what apply would change; exit code 2 when there is something."""
+    """Show what apply would change.
+
+    Exit code 2 when there is something, 0 when not. Policies that left the catalog are shown and
+    kept, unless --prune.
+    """
     loaded = load_catalog(catalog)
     with _session(loaded, emulator, project, as_json=as_json) as session:
         planned = session.plan(prune=prune)
@@ -169,7 +183,11 @@ def apply(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Make Cloud Monitoring equal to the catalog; touches nothing that is not ours."""
+    """Make Cloud Monitoring equal to the catalog.
+
+    Asks on a terminal and needs --auto-approve elsewhere. Touches nothing that is not labelled
+    as this catalog's.
+    """
     from alerts.apply import apply_plan
 
     loaded = load_catalog(catalog)
@@ -215,7 +233,10 @@ def runbooks(
     catalog: _Catalog = DEFAULT_CATALOG,
     as_json: _Json = False,
 ) -> None:
-    """Compare or rewrite the generated header of every runbook; asks no server."""
+    """Check or rewrite the headers of runbooks.
+
+    A header holds what the code knows: policies, limits, durations. Exit code 3 when one is old.
+    """
     from alerts.runbook import current_pages, page_path
 
     if write and check:
@@ -398,6 +419,20 @@ def _tell(out: Console, line: str, *styled: tuple[str, str]) -> None:
         if at >= 0:
             text.stylize(style, at, at + len(part))
     out.print(text)
+
+
+def _policy_table(catalog: Catalog) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("policy", "fires when", box=box.SIMPLE_HEAD, pad_edge=False)
+    for policy in catalog.policies:
+        colour = "red" if policy.severity == "critical" else "yellow"
+        joint = "\nand " if policy.combiner.value.startswith("AND") else "\nor "
+        words = Text(joint).join(Text(line) for line in _summary(policy)["conditions"])
+        table.add_row(Text(policy.id, style=colour, no_wrap=True), words)
+    return table
 
 
 def _tell_error(error: SpeakFitError) -> None:

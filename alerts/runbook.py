@@ -55,8 +55,7 @@ def current_pages(catalog: Catalog, folder: Path) -> dict[str, tuple[str, str]]:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise CatalogError(
-                f"{', '.join(policy.id for policy in policies)} link to a runbook that is not "
-                "there.",
+                f"The runbook of {', '.join(policy.id for policy in policies)} is not there.",
                 where=str(path),
                 todo="Write it; any other page of the folder shows the form.",
             ) from error

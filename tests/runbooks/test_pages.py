@@ -53,13 +53,3 @@ def test_a_page_has_every_section_with_something_in_it(subject: str) -> None:
 def test_links_lead_to_pages_that_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         assert (FOLDER / target).is_file(), target
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_sql_names_only_what_the_database_has(page: Path) -> None:
-    from speakfit.database import Table
-
-    tables = {table.name: set(table.columns.keys()) for table in Table.metadata.sorted_tables}
-    for block in re.findall(r"```sql\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for table in re.findall(r"(?:FROM|JOIN)\s+(\w+)", block):
-            assert table in tables or table == "pg_stat_activity", table
