@@ -176,6 +176,11 @@ class _Increments:
     end: Ints
     amounts: Floats
 
+    @cached_property
+    def running(self) -> Floats:
+        """Total growth up to the end of each interval."""
+        return np.cumsum(self.amounts, axis=0)
+
 
 def _increments(series: Series) -> _Increments:
     """Growth between points; a counter that restarts grew by its whole new value.
@@ -273,19 +278,17 @@ def _grown(increments: _Increments, index: Ints, at: Ints) -> Floats:
 
     `index` is the interval that ends at or after each time.
     """
-    amounts = increments.amounts
-    running = np.cumsum(amounts, axis=0)
-    end = increments.end[index]
-    if np.array_equal(end, at):
-        return running[index]
-    begin = increments.begin[index]
-    share = np.clip((at - begin) / (end - begin), 0.0, 1.0)
-    if amounts.ndim == 2:
-        share = share[:, None]
-    # Written so that a window that ends on a point gets that point exactly.
-    return np.where(
-        share == 1.0, running[index], running[index] - amounts[index] + amounts[index] * share
-    )
+    amounts, running = increments.amounts, increments.running
+    grown = running[index]
+    # A window that ends on a point gets that point exactly; the others are interpolated.
+    between = np.flatnonzero(increments.end[index] != at)
+    if len(between):
+        inside, times = index[between], at[between]
+        begin, end = increments.begin[inside], increments.end[inside]
+        share = np.clip((times - begin) / (end - begin), 0.0, 1.0)
+        missing = (1.0 - share) if amounts.ndim == 1 else (1.0 - share)[:, None]
+        grown[between] -= amounts[inside] * missing
+    return grown
 
 
 def _growth(series: Series, period_ns: int, at: Ints, windows: Windows) -> tuple[Floats, Bools]:
