@@ -131,6 +131,7 @@ def test_the_console_escapes_what_it_shows_and_links_only_to_pages(bench: Bench)
             links=[
                 {"href": "https://runbooks.test/queue-depth", "text": "Runbook"},
                 {"href": "javascript:alert(1)", "text": "Trap"},
+                {"href": 'https://x.test/" onclick="alert(1)', "text": "Other trap"},
             ],
         ),
     )
@@ -140,4 +141,5 @@ def test_the_console_escapes_what_it_shows_and_links_only_to_pages(bench: Bench)
     assert "<img" not in html
     assert 'href="https://runbooks.test/queue-depth"' in html
     assert 'href="javascript' not in html
+    assert 'onclick="' not in html
     assert ">quiet<" in html

@@ -187,6 +187,38 @@ def test_a_long_stop_pages_nobody_for_the_silence_while_everything_was_stopped(
         assert [page.status for page in bench.pages()] == ["triggered"]
 
 
+def test_an_old_counter_with_a_large_total_is_judged_by_its_growth_only(bench: Bench) -> None:
+    errors = "workload.googleapis.com/speakfit.api.requests"
+
+    def write(total: int) -> None:
+        interval = {"start_time": born, "end_time": bench.stamp()}
+        bench.write(
+            {
+                **bench.series(1, metric=errors),
+                "metric_kind": "CUMULATIVE",
+                "points": [{"interval": interval, "value": {"int64_value": total}}],
+            }
+        )
+
+    born = bench.stamp(timedelta(hours=-1))
+    write(1_000_000)
+    grows = condition(
+        filter=f'metric.type="{errors}" AND resource.type="generic_task"',
+        aggregations=[{"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_DELTA"}],
+    )
+    bench.create(conditions=[grows], notification_channels=[bench.pagerduty_channel().name])
+    for half_minute in range(20):
+        bench.clock.advance(timedelta(seconds=30))
+        write(1_000_000 + half_minute)
+        bench.emulator.evaluate_now()
+    assert bench.pages() == []
+    for half_minute in range(10):
+        bench.clock.advance(timedelta(seconds=30))
+        write(1_001_000 + 100 * half_minute)
+        bench.emulator.evaluate_now()
+    assert len(bench.pages()) == 1
+
+
 def test_a_key_that_pagerduty_refuses_is_reported_and_does_not_block_others(bench: Bench) -> None:
     bench.write(bench.series(1))
     wrong = bench.channels.create_notification_channel(
