@@ -207,14 +207,15 @@ def test_an_old_counter_with_a_large_total_is_judged_by_its_growth_only(bench: B
         aggregations=[{"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_DELTA"}],
     )
     bench.create(conditions=[grows], notification_channels=[bench.pagerduty_channel().name])
-    for half_minute in range(20):
-        bench.clock.advance(timedelta(seconds=30))
-        write(1_000_000 + half_minute)
+    # Points are further apart than the window is long, so the one before it is needed.
+    for round_ in range(10):
+        bench.clock.advance(timedelta(minutes=2))
+        write(1_000_000 + round_)
         bench.emulator.evaluate_now()
     assert bench.pages() == []
-    for half_minute in range(10):
-        bench.clock.advance(timedelta(seconds=30))
-        write(1_001_000 + 100 * half_minute)
+    for round_ in range(4):
+        bench.clock.advance(timedelta(minutes=2))
+        write(1_010_000 + 10_000 * round_)
         bench.emulator.evaluate_now()
     assert len(bench.pages()) == 1
 
