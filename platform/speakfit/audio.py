@@ -10,6 +10,7 @@ import os
 import uuid
 import wave
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 from numpy.typing import NDArray
 
 from speakfit.errors import AudioError
@@ -31,6 +32,8 @@ _HEAD_BYTES = 16
 _RIFF_SLACK_BYTES = 1024
 _TRUNCATION_SLACK_SECONDS = 0.5
 _LENGTH_SLACK_SECONDS = 1.0
+_FORGIVEN_PACKETS = 2
+_FORGIVEN_SHARE = 0.01
 _PROBE_FRAMES = 8
 _CONTENT_TYPES = {
     "wav": "audio/wav",
@@ -160,7 +163,8 @@ def probe(path: Path) -> Probe:
         try:
             for packet in container.demux(stream):
                 if decoded < _PROBE_FRAMES:
-                    decoded += len(packet.decode())
+                    with suppress(InvalidDataError):
+                        decoded += len(packet.decode())
                 if packet.pts is not None and packet.time_base is not None:
                     begin = float(packet.pts * packet.time_base)
                     end = max(end, begin + float((packet.duration or 0) * packet.time_base))
@@ -198,22 +202,38 @@ def too_long(limit_seconds: float) -> AudioError:
 def decode(path: Path, *, longest_seconds: float) -> Iterator[Samples]:
     """The samples as 16 kHz mono in windows of well under a second, so memory stays flat.
 
-    Raises AudioError with code `truncated` where decoding fails and `too-long` where more comes
-    out than the container stated.
+    Raises AudioError with code `truncated` where more than a few packets are bad, and `too-long`
+    where more comes out than the container stated.
     """
     container, _ = _open(path)
     with container:
         stream = container.streams.audio[0]
-        count = 0
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        count = good = bad = 0
         try:
-            for frame in container.decode(stream):
-                for piece in resampler.resample(frame):
-                    count += piece.samples
-                    if count > (longest_seconds + _LENGTH_SLACK_SECONDS) * SAMPLE_RATE:
-                        raise too_long(longest_seconds)
-                    yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
-            for piece in resampler.resample(None):
-                yield piece.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                    good += 1
+                except InvalidDataError:
+                    # Tags and cut frames make single packets fail in files that play well.
+                    bad += 1
+                    continue
+                for frame in frames:
+                    for piece in resampler.resample(frame):
+                        count += piece.samples
+                        if count > (longest_seconds + _LENGTH_SLACK_SECONDS) * SAMPLE_RATE:
+                            raise too_long(longest_seconds)
+                        yield _samples(piece)
+            if bad > _FORGIVEN_PACKETS + good * _FORGIVEN_SHARE:
+                raise _broken()
+            # A resampler that never saw a frame cannot be flushed.
+            for piece in resampler.resample(None) if count else ():
+                yield _samples(piece)
         except FFmpegError as error:
             raise _broken() from error
+
+
+def _samples(frame: Any) -> Samples:
+    samples: Samples = frame.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+    return samples

@@ -238,6 +238,8 @@ class _Probe:
         with self._lock:
             self._latest = {}
             if self._thread is not None and self._thread.is_alive():
+                # It has had its second already; the other figures need not wait again.
+                self._done.set()
                 return
             self._done = done = threading.Event()
             self._thread = threading.Thread(

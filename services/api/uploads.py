@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -31,6 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WRITE_BYTES = 1024 * 1024
 # Boundaries, headers and small other fields around the file.
 _ENVELOPE_BYTES = 64 * 1024
+_ABANDONED_AFTER = timedelta(hours=6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,5 +249,12 @@ def _incomplete() -> Problem:
 
 
 def free_incoming(audio_dir: Path) -> None:
-    """Remove what uploads left behind when the process was killed; called at the start."""
-    shutil.rmtree(audio_dir / ".incoming", ignore_errors=True)
+    """Remove what uploads left behind when a process was killed; called at the start.
+
+    Only what is old: another replica may be receiving into the same folder right now.
+    """
+    horizon = time.time() - _ABANDONED_AFTER.total_seconds()
+    for part in (audio_dir / ".incoming").glob("*.part"):
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime < horizon:
+                part.unlink()

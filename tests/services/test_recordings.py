@@ -17,7 +17,15 @@ import pytest
 import redis
 from sqlalchemy import Engine, select
 
-from speakfit.database import Chunk, OutboxMessage, Recording, WorkerHeartbeat, transaction
+from speakfit.database import (
+    Chunk,
+    OutboxMessage,
+    Recording,
+    WorkerHeartbeat,
+    make_engine,
+    transaction,
+    upgrade,
+)
 from speakfit.jobs import TRANSCRIBE, Job, make_celery, send, waiting_count
 from speakfit.metrics import CHUNKS, QUEUE_DEPTH, REQUEST_DURATION, REQUESTS, WORKERS_ALIVE
 from tests.conftest import ROOT, SAMPLES, Process, free_port, service, serving_api
@@ -396,3 +404,20 @@ def test_a_used_port_is_told_and_the_api_ends(environment: dict[str, str]) -> No
         )
     assert done.returncode == 1
     assert f"cannot have port {port}" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_services_run_on_sqlite_too(
+    environment: dict[str, str], broker: redis.Redis, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/speakfit.db"
+    laptop = {**environment, "DATABASE_URL": url, "AUDIO_DIR": str(tmp_path / "audio")}
+    engine = make_engine(url)
+    upgrade(engine)
+    with (
+        serving_api(laptop, tmp_path / "api.log") as api,
+        started_worker(laptop, engine, tmp_path / "worker.log"),
+    ):
+        ids = [upload(api, KENNEDY) for _ in range(3)]
+        assert [finished(api, one)["status"] for one in ids] == ["completed"] * 3
+    engine.dispose()
