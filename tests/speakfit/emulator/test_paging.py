@@ -203,18 +203,19 @@ def test_an_old_counter_with_a_large_total_is_judged_by_its_growth_only(bench: B
     born = bench.stamp(timedelta(hours=-1))
     write(1_000_000)
     grows = condition(
+        duration={"seconds": 0},
         filter=f'metric.type="{errors}" AND resource.type="generic_task"',
         aggregations=[{"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_DELTA"}],
     )
     bench.create(conditions=[grows], notification_channels=[bench.pagerduty_channel().name])
-    # Points are further apart than the window is long, so the one before it is needed.
+    # Points are further apart than an evaluation looks back, so the one before is needed.
     for round_ in range(10):
-        bench.clock.advance(timedelta(minutes=2))
+        bench.clock.advance(timedelta(minutes=7))
         write(1_000_000 + round_)
         bench.emulator.evaluate_now()
     assert bench.pages() == []
     for round_ in range(4):
-        bench.clock.advance(timedelta(minutes=2))
+        bench.clock.advance(timedelta(minutes=7))
         write(1_010_000 + 10_000 * round_)
         bench.emulator.evaluate_now()
     assert len(bench.pages()) == 1
