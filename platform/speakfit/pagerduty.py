@@ -125,6 +125,8 @@ class PagerDutyIncident:
     created_at: str
     changed_at: str
     severity: str = ""
+    component: str = ""
+    """What the event named as its component; our notifier names the policy's `alert-id`."""
     links: tuple[Link, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -208,6 +210,7 @@ def _incident(body: Mapping[str, Any], alerts: list[Mapping[str, Any]]) -> Pager
         created_at=str(body["created_at"]),
         changed_at=str(body.get("last_status_change_at") or body["created_at"]),
         severity=str(alert.get("severity") or ""),
+        component=str((inner.get("cef_details") or {}).get("source_component") or ""),
         links=tuple(
             Link(href=str(context["href"]), text=str(context.get("text") or context["href"]))
             for context in inner.get("contexts") or ()
