@@ -19,12 +19,14 @@ from services.api import problems, readiness, recordings
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
-from speakfit.database import engine_from, make_engine
+from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
+# Twice this at most: the framework answers on 40 threads, which share them.
+_POOL_SIZE = 10
 _RELAY_EVERY = timedelta(seconds=1)
 _GAUGE_STATEMENT_LIMIT = timedelta(seconds=1)
 
@@ -37,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # One line a request is ours, with the route instead of the path.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     settings = settings or read_settings()
-    engine = engine_from(settings)
+    engine = make_engine(settings.require("database_url"), pool_size=_POOL_SIZE)
     celery = make_celery(settings.require("redis_url"))
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from google.api.metric_pb2 import MetricDescriptor
+from google.api_core.exceptions import NotFound
 
 from speakfit.clock import ManualClock, RealClock, ScaledClock
+from speakfit.emulator.options import EmulatorOptions
+from speakfit.emulator.server import Emulator
 from speakfit.errors import TargetError
 from speakfit.metrics import (
     CHUNKS,
+    METRICS,
     QUEUE_BROKER,
     QUEUE_DEPTH,
     REQUEST_DURATION,
@@ -22,6 +28,7 @@ from speakfit.metrics import (
     Metric,
 )
 from speakfit.settings import Settings
+from speakfit.target import metric_client, resolve_target
 from speakfit.telemetry import JsonLines, Reading, Telemetry, make_telemetry, real_interval
 from tests.conftest import free_port
 from tests.recording_monitoring import RecordingMonitoring, until
@@ -121,8 +128,6 @@ def test_the_end_exports_once_more_and_only_once(own_monitoring: RecordingMonito
 def _exporter(monitoring: RecordingMonitoring) -> object:
     from opentelemetry.exporter.cloud_monitoring import CloudMonitoringMetricsExporter
 
-    from speakfit.target import metric_client, resolve_target
-
     target = resolve_target(settings_of(monitoring))
     return CloudMonitoringMetricsExporter(project_id="p", client=metric_client(target))
 
@@ -197,6 +202,53 @@ def test_without_a_target_telemetry_is_off_and_says_so(
     off.count(CHUNKS, DONE)
     off.shutdown()
     assert "telemetry is off" in caplog.text
+
+
+def test_the_embedded_cloud_monitoring_takes_every_metric_as_it_is_declared() -> None:
+    with Emulator(EmulatorOptions(port=0, http_port=0)) as emulator:
+        settings = Settings(
+            monitoring_emulator_host=emulator.grpc_address, google_cloud_project="p"
+        )
+        telemetry = make_telemetry(settings, service="api")
+        gauges = [metric for metric in METRICS if metric.instrument is Instrument.GAUGE]
+        for metric in METRICS:
+            labels = dict.fromkeys(metric.labels, "x")
+            if metric.instrument is Instrument.COUNTER:
+                telemetry.count(metric, labels)
+            elif metric.instrument is Instrument.HISTOGRAM:
+                telemetry.record(metric, labels, 0.2)
+        telemetry.observe(
+            gauges,
+            lambda: {
+                metric: [Reading(value=1, labels=dict.fromkeys(metric.labels, "x"))]
+                for metric in gauges
+            },
+        )
+        telemetry.start()
+        client = metric_client(resolve_target(settings))
+
+        def kinds() -> dict[str, tuple[str, str]]:
+            now = int(time.time())
+            request = {
+                "name": "projects/p",
+                "interval": {"start_time": {"seconds": now - 60}, "end_time": {"seconds": now + 9}},
+            }
+            found = {}
+            for metric in METRICS:
+                of_type = {**request, "filter": f'metric.type = "{metric.type}"'}
+                try:
+                    for series in client.list_time_series(of_type):
+                        found[metric.type] = (
+                            MetricDescriptor.MetricKind.Name(series.metric_kind),
+                            MetricDescriptor.ValueType.Name(series.value_type),
+                        )
+                except NotFound:
+                    continue
+            return found
+
+        until(lambda: len(kinds()) == len(METRICS), what="every metric")
+        assert kinds() == {metric.type: (metric.kind, metric.value_type) for metric in METRICS}
+        telemetry.shutdown()
 
 
 def test_only_declared_metrics_with_their_own_labels_are_accepted(telemetry: Telemetry) -> None:
