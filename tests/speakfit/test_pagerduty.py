@@ -17,6 +17,7 @@ TRIGGER = Trigger(
     summary="Queue is deep",
     source="api",
     severity=Severity.CRITICAL,
+    component="queue-depth-critical",
     custom_details={"observed_value": "500.000"},
     links=(Link(href="https://runbooks.test/queue-depth", text="Runbook"),),
 )
@@ -57,6 +58,7 @@ def test_a_trigger_and_its_resolve_are_read_back_with_link_and_details() -> None
         assert incident.title == "Queue is deep"
         assert incident.links == TRIGGER.links
         assert incident.details == {"observed_value": "500.000"}
+        assert incident.component == "queue-depth-critical"
         assert (incident.status, incident.severity) == ("triggered", "critical")
         send(Resolve(routing_key=KEY, dedup_key="one"), url)
         assert incidents(url, "any-token")[0].status == "resolved"

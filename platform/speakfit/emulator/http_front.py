@@ -11,7 +11,9 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from speakfit.emulator import rest_front
+from speakfit.emulator.answers import failure_of
 from speakfit.emulator.console import console_page
+from speakfit.errors import WireError
 
 if TYPE_CHECKING:
     from speakfit.emulator.server import Emulator
@@ -87,7 +89,12 @@ def http_app(emulator: Emulator) -> Starlette:
             return PlainTextResponse("ok\n")
         return PlainTextResponse("starting\n", status_code=503)
 
+    def refused(_request: Request, error: Exception) -> Response:
+        failure = failure_of(error, where="HTTP")
+        return _error(failure.http_status, failure.code, failure.text)
+
     return Starlette(
+        exception_handlers={WireError: refused},
         routes=[
             Route("/", console),
             Route("/readyz", ready),
@@ -97,5 +104,5 @@ def http_app(emulator: Emulator) -> Starlette:
             Route("/incidents{rest:path}", pagerduty_rest),
             Route("/services{rest:path}", pagerduty_rest),
             Route("/{path:path}", monitoring, methods=_METHODS),
-        ]
+        ],
     )

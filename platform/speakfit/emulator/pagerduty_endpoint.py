@@ -290,11 +290,13 @@ class EmbeddedPagerDuty:
         """GET on a REST path."""
         parts = path.strip("/").split("/")
         with self._lock:
+            if len(parts) == 1 and parts[0] not in ("services", "incidents"):
+                return _NOT_FOUND
             if parts[0] == "services":
                 return self._services_answer(parts[1:], query)
             if parts == ["incidents"]:
                 return self._list(query)
-            incident = self._incidents.get(parts[1])
+            incident = self._incidents.get(parts[1]) if parts[0] == "incidents" else None
             if incident is None:
                 return _NOT_FOUND
             if len(parts) == 2:

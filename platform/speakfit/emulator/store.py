@@ -62,6 +62,8 @@ class Store:
         try:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                # Routing keys are in it, and SQLite would make it readable for everybody.
+                (folder / _FILE).touch(mode=0o600)
             # A time-out of zero: a second emulator on the same folder is an error, not a wait.
             self._db = sqlite3.connect(
                 ":memory:" if folder is None else folder / _FILE,

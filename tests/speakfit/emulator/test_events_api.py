@@ -98,7 +98,8 @@ def test_lists_come_in_pages(bench: Bench) -> None:
     assert (len(page["incidents"]), page["more"], page["total"]) == (2, True, 5)
     assert bench.http("GET", "/incidents?limit=2&offset=4")[1]["more"] is False
     assert bench.http("GET", "/incidents?limit=many")[0] == 400
-    assert bench.http("GET", "/incidents/UNKNOWN")[0] == 404
+    for path in ("/incidents/UNKNOWN", "/incidents-of-others", "/services/UNKNOWN"):
+        assert bench.http("GET", path)[0] == 404
 
 
 def test_more_than_120_events_a_minute_are_told_to_wait(bench: Bench) -> None:

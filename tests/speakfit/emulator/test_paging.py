@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from google.api_core.exceptions import ServiceUnavailable
 from google.cloud import monitoring_v3
 
 from speakfit.emulator.server import Emulator
@@ -134,6 +135,25 @@ def test_a_restart_keeps_points_policies_channels_and_open_incidents(tmp_path: P
         assert (bench.read(), bench.emulator.incidents()) == before[:2]
         bench.minutes(3, 1)
         assert [page.status for page in bench.pages()] == ["resolved"]
+
+
+def test_a_full_disk_refuses_writes_and_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+    with Bench(data_dir=tmp_path) as bench:
+        clock = bench.clock
+        bench.write(bench.series(1, queue="accepted"))
+        store = bench.emulator.backend.store
+        # SQLite's own limit on the size of the file stands in for the disk's.
+        (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(ServiceUnavailable, match="full"):
+            bench.write(*(bench.series(1, queue="q" * 1_000 + str(n)) for n in range(100)))
+        assert len(bench.read()) == 1
+        store._db.execute("PRAGMA max_page_count = 1000000")
+        bench.write(bench.series(1, queue="later"))
+    with Bench(data_dir=tmp_path, clock=clock) as bench:
+        queues = {series.metric.labels["queue"] for series in bench.read()}
+        assert queues == {"accepted", "later"}
+        assert (tmp_path / "emulator.sqlite3").stat().st_mode & 0o077 == 0
 
 
 def test_an_absent_metric_pages_although_nothing_is_written_any_more(bench: Bench) -> None:
