@@ -387,12 +387,17 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 
 def is_process(entry: Mapping[str, Any]) -> bool:
-    """Whether the recorded process still lives; the birth time guards against a reused number."""
+    """Whether the recorded process still lives; the birth time guards against a reused number.
+
+    A process that has ended but whose parent has not looked yet is not alive.
+    """
     try:
-        born: float = psutil.Process(entry["pid"]).create_time()
+        process = psutil.Process(entry["pid"])
+        born: float = process.create_time()
+        ended = process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    return abs(born - float(entry["born"])) < 1
+    return not ended and abs(born - float(entry["born"])) < 1
 
 
 def end_leftovers(record: Mapping[str, Any]) -> None:
@@ -512,12 +517,12 @@ def down(data_dir: _Folder = STACK_FILE.parent) -> None:
         _out.print("No stack is running here.")
         return
     if is_process(record):
-        supervisor = psutil.Process(record["pid"])
-        supervisor.terminate()
-        try:
-            supervisor.wait(len(record["parts"]) * STOP_LIMIT.total_seconds())
-        except psutil.TimeoutExpired:
-            supervisor.kill()
+        os.kill(record["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + len(record["parts"]) * STOP_LIMIT.total_seconds()
+        while is_process(record) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        if is_process(record):
+            os.kill(record["pid"], signal.SIGKILL)
     end_leftovers(record)
     file.unlink(missing_ok=True)
     _out.print("Stopped; no process is left.")

@@ -75,6 +75,10 @@ def family(folder: Path) -> list[psutil.Process]:
     return roots + [child for root in roots for child in root.children(recursive=True)]
 
 
+def is_alive(member: psutil.Process) -> bool:
+    return member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+
+
 def test_down_leaves_no_process_behind(running: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = running
     everyone = family(folder)
@@ -92,7 +96,7 @@ def test_down_leaves_no_process_behind(running: tuple[subprocess.Popen[str], Pat
     )
     assert done.returncode == 0, done.stderr
     assert process.wait(30) == 0
-    assert [member.pid for member in everyone if member.is_running()] == []
+    assert [member.pid for member in everyone if is_alive(member)] == []
     assert not (folder / "stack.json").exists()
 
 
@@ -114,7 +118,7 @@ def test_a_part_that_dies_is_reported_with_the_end_of_its_log(
     assert process.wait(60) == 1
     assert "api ended with exit code -9" in said
     assert "the last thing it said" in said
-    assert [member.pid for member in everyone if member.is_running()] == []
+    assert [member.pid for member in everyone if is_alive(member)] == []
 
 
 def test_a_second_start_cleans_up_after_a_supervisor_that_was_killed(
