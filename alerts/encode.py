@@ -53,7 +53,7 @@ _SEVERITY = {Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
 
 def policy_json(policy: Policy, catalog: Catalog, *, runbook_base_url: str) -> Json:
     """The AlertPolicy that a policy compiles to, in REST form, without its spec-hash."""
-    runbook_url = f"{runbook_base_url.rstrip('/')}/{policy.runbook}"
+    runbook_url = f"{runbook_base_url.rstrip('/')}/{policy.runbook}.md"
     content = _documentation(policy, runbook_url)
     if len(content) > _MAX_DOCUMENTATION:
         raise CatalogError(

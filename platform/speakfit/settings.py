@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     runbook_base_url: str = Field(
         default="https://github.com/speakfit/platform/blob/main/runbooks",
-        description="Where runbooks are read; a page links `BASE/SUBJECT`.",
+        description="Where runbooks are read; a page links `BASE/SUBJECT.md`.",
     )
     audio_dir: Path = Field(
         default=Path(".speakfit/audio"), description="Folder that accepted audio is stored in."
