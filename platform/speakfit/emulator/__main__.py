@@ -19,6 +19,10 @@ from speakfit.errors import SettingsError, SpeakFitError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
+_EXIT_USAGE = 64
+# What Typer raises for wrong usage is the parent class of its one public error.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
 _ENVIRONMENT_SERVICES = (
     ("PAGERDUTY_ROUTING_KEY_CRITICAL", "SpeakFit critical", "high"),
     ("PAGERDUTY_ROUTING_KEY_WARNING", "SpeakFit warning", "low"),
@@ -152,27 +156,35 @@ def serve(
     Alert policies are evaluated and page as they would in the cloud. Point clients at it with
     MONITORING_EMULATOR_HOST; stop it with Ctrl-C.
     """
-    try:
-        _run(
-            host_port=host_port,
-            http_port=http_port,
-            time_scale=time_scale,
-            data_dir=data_dir,
-            retention_days=retention_days,
-            evaluation_period=evaluation_period,
-            watermark=watermark,
-            services=pagerduty_service or [],
-            events_url=pagerduty_events_url,
-            as_json=as_json,
-        )
-    except SpeakFitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
+    _run(
+        host_port=host_port,
+        http_port=http_port,
+        time_scale=time_scale,
+        data_dir=data_dir,
+        retention_days=retention_days,
+        evaluation_period=evaluation_period,
+        watermark=watermark,
+        services=pagerduty_service or [],
+        events_url=pagerduty_events_url,
+        as_json=as_json,
+    )
 
 
 def main() -> None:
-    """Console script."""
-    app()
+    """Run the command and exit: 0 when stopped, 1 on an error, 64 on wrong usage."""
+    try:
+        code = app(standalone_mode=False)
+    except SpeakFitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except _USAGE_ERROR as error:
+        text = getattr(error, "format_message", error.__str__)()
+        print(f"error: {text}", file=sys.stderr)
+        print("  to do: `python -m speakfit.emulator --help` lists the options.", file=sys.stderr)
+        code = _EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        code = 1
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

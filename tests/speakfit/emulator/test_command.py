@@ -47,11 +47,11 @@ def _running(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, A
         process.communicate()
 
 
-def _failing(*options: str) -> str:
+def _failing(*options: str, code: int = 1) -> str:
     done = subprocess.run(
         _command(*options), env=_environment(), capture_output=True, text=True, timeout=30
     )
-    assert done.returncode == 1, done
+    assert done.returncode == code, done
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -113,4 +113,5 @@ def test_wrong_options_are_refused_without_showing_a_key() -> None:
     errors = _failing("--pagerduty-service", "Team=shortkey:high")
     assert "has 8 characters" in errors
     assert "shortkey" not in errors
+    assert "No such option" in _failing("--colour", code=64)
     assert "serves this machine only" in _failing("--host-port", "0.0.0.0:8085")
