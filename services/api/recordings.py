@@ -136,31 +136,34 @@ def _accept(services: Services, upload: Upload, traceparent: str) -> RecordingVi
         raise
     try:
         with transaction(services.engine) as session:
-            session.add(
-                Recording(
-                    id=upload.recording_id,
-                    content_type=measured.content_type,
-                    size_bytes=upload.size_bytes,
-                    checksum=upload.checksum,
-                    duration_seconds=measured.duration.total_seconds(),
-                    expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
-                    traceparent=traceparent,
-                    created_at=database_now(),
-                )
+            recording = Recording(
+                id=upload.recording_id,
+                content_type=measured.content_type,
+                size_bytes=upload.size_bytes,
+                checksum=upload.checksum,
+                duration_seconds=measured.duration.total_seconds(),
+                expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
+                traceparent=traceparent,
+                created_at=database_now(),
             )
+            session.add(recording)
             # The outbox row refers to the recording, which must be there first.
             session.flush()
             post(
                 session,
                 Job(task=PREPARE, recording_id=upload.recording_id, traceparent=traceparent),
             )
+            session.flush()
+            # Read before the commit: after it nothing may turn the 202 into an error.
+            session.refresh(recording)
+            view = _view(recording, done=0)
     except BaseException:
         # Not accepted, so not kept.
         final.unlink(missing_ok=True)
         final.parent.rmdir()
         raise
     services.outbox_has_news.set()
-    return _view(services.engine, upload.recording_id)
+    return view
 
 
 def _measure(upload: Upload, settings: Settings) -> Probe:
@@ -189,7 +192,17 @@ def _traceparent(given: str | None) -> str:
 @router.get("/{recording_id}")
 def show(recording_id: str, services: Given) -> RecordingView:
     """How the recording stands and how far it is."""
-    return _view(services.engine, _known_form(recording_id))
+    known = _known_form(recording_id)
+    with transaction(services.engine) as session:
+        recording = session.get(Recording, known)
+        if recording is None:
+            raise _unknown()
+        done = session.scalar(
+            select(func.count())
+            .select_from(Chunk)
+            .where(Chunk.recording_id == known, Chunk.status == ChunkStatus.DONE)
+        )
+        return _view(recording, done=done or 0)
 
 
 @router.get("/{recording_id}/transcript")
@@ -248,24 +261,15 @@ def _not_ready(recording: Recording) -> Problem:
     )
 
 
-def _view(engine: Engine, recording_id: uuid.UUID) -> RecordingView:
-    with transaction(engine) as session:
-        recording = session.get(Recording, recording_id)
-        if recording is None:
-            raise _unknown()
-        done = session.scalar(
-            select(func.count())
-            .select_from(Chunk)
-            .where(Chunk.recording_id == recording_id, Chunk.status == ChunkStatus.DONE)
-        )
+def _view(recording: Recording, *, done: int) -> RecordingView:
     total = recording.expected_chunks
     path = f"/v1/recordings/{recording.id}"
     failed = recording.status == RecordingStatus.FAILED
     return RecordingView(
         id=str(recording.id),
         status=RecordingStatus(recording.status),
-        progress=round((done or 0) / total, 3) if total else 0.0,
-        chunks=Chunks(done=done or 0, total=total),
+        progress=round(done / total, 3) if total else 0.0,
+        chunks=Chunks(done=done, total=total),
         duration_seconds=round(recording.duration_seconds, 3),
         content_type=recording.content_type,
         checksum_sha256=recording.checksum,
