@@ -81,6 +81,29 @@ def test_deleting_a_policy_closes_its_incident_and_resolves_the_page(bench: Benc
     assert bench.emulator.incidents()[0]["closeReason"] == "policy-deleted"
 
 
+def test_a_policy_that_tells_openings_only_leaves_the_page_to_people(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    bench.create(
+        notification_channels=[bench.pagerduty_channel().name],
+        alert_strategy={"notification_prompts": ["OPENED"]},
+    )
+    bench.minutes(5, 500)
+    bench.minutes(3, 1)
+    assert bench.emulator.incidents()[0]["state"] == "closed"
+    assert bench.pages()[0].status == "triggered"
+
+
+def test_switching_a_policy_off_closes_its_incident_and_opens_none(bench: Bench) -> None:
+    bench.write(bench.series(1))
+    policy = bench.create(notification_channels=[bench.pagerduty_channel().name])
+    bench.minutes(5, 500)
+    policy.enabled = False
+    bench.policies.update_alert_policy(alert_policy=policy)
+    bench.minutes(5, 500)
+    assert [page.status for page in bench.pages()] == ["resolved"]
+    assert bench.emulator.incidents()[0]["closeReason"] == "disabled"
+
+
 def test_an_update_that_resends_the_condition_name_keeps_the_incident_open(bench: Bench) -> None:
     bench.write(bench.series(1))
     policy = bench.create(notification_channels=[bench.pagerduty_channel().name])
