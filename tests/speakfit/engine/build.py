@@ -187,7 +187,8 @@ def run(
     at = minutes(*range(1, until + 1))
     since_ns = round(since * MINUTE)
     _, events = replay(spec, PolicyState.empty(), series, at, active_since_ns=since_ns)
-    state, single = PolicyState.empty(), []
+    state = PolicyState.empty()
+    single: list[Event] = []
     for time in at:
         state, found = replay(spec, state, series, [int(time)], active_since_ns=since_ns)
         state = PolicyState.from_json(state.to_json())

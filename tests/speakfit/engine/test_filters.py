@@ -129,9 +129,9 @@ def test_what_is_not_a_filter_is_refused(text: str, rule: str) -> None:
 
 
 def test_pinned_metric_types_follow_and_or_and_one_of() -> None:
-    assert parse_filter('metric.type="a" resource.type="r"').metric_types == {"a"}
-    assert parse_filter('metric.type="a" OR metric.type="b"').metric_types == {"a", "b"}
-    assert parse_filter('metric.type=one_of("a","b")').metric_types == {"a", "b"}
+    assert parse_filter('metric.type="a" resource.type="r"').metric_types == frozenset({"a"})
+    assert parse_filter('metric.type="a" OR metric.type="b"').metric_types == frozenset({"a", "b"})
+    assert parse_filter('metric.type=one_of("a","b")').metric_types == frozenset({"a", "b"})
     assert parse_filter('metric.type="a" OR project="p"').metric_types is None
     assert parse_filter('metric.type=starts_with("a")').metric_types is None
     assert parse_filter('NOT metric.type="a"').metric_types is None

@@ -294,7 +294,7 @@ def test_latency_of_a_cumulative_histogram_opens_with_its_value() -> None:
         value_type=ValueType.DISTRIBUTION,
         severity="WARNING",
     )
-    slow = {minute: histogram([1, 2, 2.5], [0, 0, 10 * minute, 0]) for minute in range(1, 6)}
+    slow = {float(minute): histogram([1, 2, 2.5], [0, 0, 10 * minute, 0]) for minute in range(1, 6)}
     _, events = replay(spec, PolicyState.empty(), [histograms(slow)], minutes(1, 2, 3))
     (opened,) = events
     assert isinstance(opened, IncidentOpened)

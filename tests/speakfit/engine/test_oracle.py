@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -134,7 +134,7 @@ def aligned(line: Line, aligner: str, period: float, at: float) -> float | None:
     values = [value for _, end, value in line if low < end <= at]
     if not values:
         return None
-    fold = {
+    fold: dict[str, Callable[[list[float]], float]] = {
         "ALIGN_MIN": min,
         "ALIGN_MAX": max,
         "ALIGN_MEAN": statistics.fmean,
@@ -161,7 +161,7 @@ def reduced(values: list[float], reducer: str) -> float | None:
         return quantile(values, 0.5)
     if reducer == "REDUCE_PERCENTILE_95":
         return quantile(values, 0.95)
-    fold = {
+    fold: dict[str, Callable[[list[float]], float]] = {
         "REDUCE_SUM": sum,
         "REDUCE_MEAN": statistics.fmean,
         "REDUCE_MIN": min,
