@@ -30,9 +30,12 @@ def fail(what: str, todo: str) -> None:
 
 
 def suitable_python() -> str:
-    """This Python when it is supported, else the newest supported one on the path."""
+    """This Python when it is supported, else the newest supported one on the path.
+
+    Inside an activated `.venv`, python3 is the very one that may be made anew: its base counts.
+    """
     if OLDEST <= sys.version_info[:2] <= NEWEST:
-        return sys.executable
+        return str(getattr(sys, "_base_executable", sys.executable))
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
         if found:
@@ -45,11 +48,15 @@ def suitable_python() -> str:
 
 
 def fingerprint(python: str) -> str:
-    """What the environment depends on: the lock, the project file and the interpreter."""
+    """What the environment depends on: lock, project file, place and interpreter.
+
+    The interpreter counts by what it is, not by the name it was called by, which differs inside
+    an activated `.venv`.
+    """
     digest = hashlib.sha256()
     for path in (LOCK, ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
-    digest.update(f"{python} {ROOT}".encode())
+    digest.update(f"{os.path.realpath(python)} {ROOT}".encode())
     return digest.hexdigest()
 
 
@@ -70,22 +77,22 @@ def main() -> None:
     """Install the locked dependencies and the project itself into `.venv`."""
     python = suitable_python()
     wanted = fingerprint(python)
-    if READY.is_file() and READY.read_text(encoding="utf-8") == wanted:
+    interpreter = VENV / "bin" / "python"
+    if interpreter.exists() and READY.is_file() and READY.read_text(encoding="utf-8") == wanted:
         return
     began = time.monotonic()
     uv = shutil.which("uv")
     print(f"Setting up .venv with {'uv' if uv else 'pip'} (once; needs PyPI) ...", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    interpreter = str(VENV / "bin" / "python")
     if uv:
         run([uv, "venv", "--quiet", "--python", python, str(VENV)])
-        install = [uv, "pip", "install", "--quiet", "--python", interpreter]
+        install = [uv, "pip", "install", "--quiet", "--python", str(interpreter)]
         environment = None
     else:
         if hashlib.sha256(PIP_WHEEL.read_bytes()).hexdigest() != PIP_SHA256:
             fail(f"{PIP_WHEEL.name} is damaged.", f"Restore it: git checkout -- {PIP_WHEEL}")
         run([python, "-m", "venv", "--without-pip", str(VENV)])
-        install = [interpreter, "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
+        install = [str(interpreter), "-m", "pip", "install", "--quiet", "--no-warn-script-location"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(PIP_WHEEL),

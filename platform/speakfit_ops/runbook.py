@@ -15,7 +15,7 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 body{{font:16px/1.6 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;
 color:#1d2430;background:#fff}}h1{{font-size:1.7rem}}h2{{margin-top:2rem;font-size:1.2rem}}
 pre{{background:#f3f5f8;padding:.8rem 1rem;overflow:auto;border-radius:6px;font-size:14px}}
-code{{background:#f3f5f8;border-radius:3px;padding:0 .2em}}a{{color:#0b57d0}}
+code{{background:#f3f5f8;border-radius:3px;padding:0 .2em}}pre code{{padding:0}}a{{color:#0b57d0}}
 table{{border-collapse:collapse}}td,th{{border:1px solid #d5dbe3;padding:.3rem .6rem;
 text-align:left;vertical-align:top}}
 @media(prefers-color-scheme:dark){{body{{background:#14181f;color:#dfe5ee}}
