@@ -10,16 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speakfit.engine.points import (
     Bools,
+    Buckets,
     Distributions,
     Floats,
     Ints,
     MetricKind,
     Series,
+    SeriesKey,
     ValueType,
 )
 from speakfit.errors import InvalidArgument
@@ -27,8 +31,10 @@ from speakfit.errors import InvalidArgument
 NS_PER_SECOND = 1_000_000_000
 _SMOOTHING_NS = 600 * NS_PER_SECOND
 """ALIGN_PERCENT_CHANGE first takes a ten-minute moving mean."""
-_SHORT_WINDOW = 8
-"""Up to this many points a window is folded point by point, which numpy does faster."""
+_EVEN = 64
+"""So many windows that move on evenly are worth slices of their own."""
+_MOST_STRETCHES = 64
+_KEPT_GRIDS = 4
 
 
 class Aligner(StrEnum):
@@ -125,8 +131,12 @@ def percentile(column: Distributions, percent: float) -> Floats:
     does not say what the outer buckets do: below the first bound values are taken to lie between
     zero (or that bound, if it is not positive) and it, above the last one to equal it.
     """
-    counts = column.counts
-    bounds = np.array(column.buckets.bounds)
+    return percentile_of_counts(column.counts, column.buckets, percent)
+
+
+def percentile_of_counts(counts: Floats, buckets: Buckets, percent: float) -> Floats:
+    """The percentile of each row of bucket counts."""
+    bounds = np.array(buckets.bounds)
     if not len(bounds) or not len(counts):
         return np.full(len(counts), np.nan)
     running = np.cumsum(counts, axis=1)
@@ -153,60 +163,28 @@ def moments(column: Distributions) -> Floats:
     return np.column_stack((column.count, total, squares, column.counts))
 
 
-def of_moments(like: Distributions, added: Floats, present: Bools) -> Distributions:
+def of_moments(buckets: Buckets, added: Floats, present: Bools) -> Distributions:
     """Distributions from added-up columns; rows that are not present get a NaN count."""
     count = np.where(present, added[:, 0], np.nan)
     some = present & (added[:, 0] > 0)
     mean = np.divide(added[:, 1], added[:, 0], out=np.zeros(len(added)), where=some)
     ssd = np.maximum(added[:, 2] - added[:, 1] * mean, 0.0)
     return Distributions(
-        buckets=like.buckets,
+        buckets=buckets,
         count=count,
         mean=mean,
         ssd=np.where(some, ssd, 0.0),
-        counts=np.where(present[:, None], added[:, 3:], 0.0),
+        counts=added[:, 3:] if present.all() else np.where(present[:, None], added[:, 3:], 0.0),
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Increments:
-    """What a DELTA or CUMULATIVE series added, and over which intervals, without overlap."""
+class _Piece:
+    """Windows whose next `size` points begin at `places`; slices where places follow evenly."""
 
-    begin: Ints
-    end: Ints
-    amounts: Floats
-
-    @cached_property
-    def running(self) -> Floats:
-        """Total growth up to the end of each interval."""
-        return np.cumsum(self.amounts, axis=0)
-
-
-def _increments(series: Series) -> _Increments:
-    """Growth between points; a counter that restarts grew by its whole new value.
-
-    It restarted when its start time moved or, start time unchanged, when it fell. The growth of
-    the first point, and of the first after a restart, belongs to the time since the start.
-    """
-    columns = series.values if series.values is not None else moments(series.histograms)
-    start, end = series.start_ns, series.end_ns
-    previous = np.concatenate((start[:1], end[:-1]))
-    if series.kind is MetricKind.DELTA:
-        begin, amounts = np.maximum(start, previous), columns
-    else:
-        moved = np.concatenate(([True], start[1:] != start[:-1]))
-        if columns.ndim == 1:
-            fell = np.concatenate(([False], columns[1:] < columns[:-1]))
-        else:
-            # Sums of observations may fall without a restart; counts may not.
-            watched = np.column_stack((columns[:, 0], columns[:, 3:]))
-            fell = np.concatenate(([False], (watched[1:] < watched[:-1]).any(axis=1)))
-        anew = moved | fell
-        older = np.concatenate((np.zeros_like(columns[:1]), columns[:-1]))
-        amounts = columns - np.where(anew if columns.ndim == 1 else anew[:, None], 0.0, older)
-        begin = np.where(moved, np.maximum(start, previous), previous)
-    # An interval of no length would make the growth a step that belongs to two windows.
-    return _Increments(begin=np.minimum(begin, end - 1), end=end, amounts=amounts)
+    size: int
+    rows: slice | Ints
+    places: slice | Ints
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,17 +222,64 @@ class Windows:
         return self.count > 0
 
     @cached_property
+    def full(self) -> bool:
+        """Whether every window holds a point."""
+        return bool(self.some.all())
+
+    @cached_property
     def longest(self) -> int:
         """Points of the fullest window."""
         return int(self.count.max(initial=0))
 
     @cached_property
-    def places(self) -> list[Ints]:
-        """Where the first, second, ... point of each window is; one past the end if nowhere."""
-        return [
-            np.where(self.low + step < self.high, self.low + step, len(self.end))
-            for step in range(self.longest)
+    def pieces(self) -> tuple[_Piece, ...]:
+        """Every window cut into stretches of 1, 2, 4, ... points, the shortest first.
+
+        The cut depends on nothing but the number of points in the window, so that rounding is the
+        same however many windows are folded at once.
+        """
+        found: list[_Piece] = []
+        rest = np.ones(len(self.low), dtype=np.bool_)
+        for first, last, stride in self._even_stretches():
+            rest[first : last + 1] = False
+            place, count, size = int(self.low[first]), int(self.count[first]), 1
+            while size <= count:
+                if count & size:
+                    found.append(
+                        _Piece(
+                            size=size,
+                            rows=slice(first, last + 1),
+                            places=slice(place, place + (last - first) * stride + 1, stride),
+                        )
+                    )
+                    place += size
+                size *= 2
+        rows = np.flatnonzero(rest)
+        count, place, size = self.count[rows], self.low[rows], 1
+        while len(rows) and size <= self.longest:
+            chosen = np.flatnonzero(count & size)
+            if len(chosen):
+                found.append(_Piece(size=size, rows=rows[chosen], places=place[chosen]))
+                place[chosen] += size
+            size *= 2
+        return tuple(sorted(found, key=lambda piece: piece.size))
+
+    def _even_stretches(self) -> list[tuple[int, int, int]]:
+        """First and last of windows that hold equally many points, and how far each moves on."""
+        if len(self.low) < _EVEN:
+            return []
+        moves = np.diff(self.low)
+        stride = int(np.median(moves))
+        if stride < 1:
+            return []
+        even = (moves == stride) & (np.diff(self.count) == 0)
+        changes = np.flatnonzero(np.diff(even, prepend=False, append=False))
+        long = [
+            (int(first), int(last), stride)
+            for first, last in zip(changes[0::2], changes[1::2], strict=True)
+            if last - first >= _EVEN
         ]
+        return long if len(long) <= _MOST_STRETCHES else []
 
     @cached_property
     def newest(self) -> Ints:
@@ -273,47 +298,278 @@ def find_windows(end: Ints, period_ns: int, at: Ints) -> Windows:
     )
 
 
-def _grown(increments: _Increments, index: Ints, at: Ints) -> Floats:
-    """Total growth up to each time: linear inside intervals, flat between them.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Edge:
+    """Beginnings, or ends, of windows: the interval that ends there or later, and what is left.
 
-    `index` is the interval that ends at or after each time.
+    `between` are the windows whose edge lies before the end of its interval, `missing` the share
+    of that interval which lies beyond the edge.
     """
-    amounts, running = increments.amounts, increments.running
-    grown = running[index]
-    # A window that ends on a point gets that point exactly; the others are interpolated.
-    between = np.flatnonzero(increments.end[index] != at)
-    if len(between):
-        inside, times = index[between], at[between]
-        begin, end = increments.begin[inside], increments.end[inside]
-        share = np.clip((times - begin) / (end - begin), 0.0, 1.0)
-        missing = (1.0 - share) if amounts.ndim == 1 else (1.0 - share)[:, None]
-        grown[between] -= amounts[inside] * missing
-    return grown
+
+    index: Ints
+    between: Ints
+    missing: Floats
 
 
-def _growth(series: Series, period_ns: int, at: Ints, windows: Windows) -> tuple[Floats, Bools]:
-    """Growth inside each window, and whether any interval reaches into it."""
-    increments = _increments(series)
-    first = windows.low
-    known = first < len(increments.end)
-    present = known & (increments.begin[np.where(known, first, 0)] < at)
-    closing = _grown(increments, windows.closing, at)
-    return closing - _grown(increments, windows.opening, at - period_ns), present
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Spans:
+    """The intervals in which a DELTA or CUMULATIVE series grew, without overlap."""
+
+    start: Ints
+    end: Ints
+    begin: Ints
+    moved: Ints
+    """Where the start time is not that of the point before; such a counter began anew."""
+    edges: dict[tuple[int, bool], _Edge]
+    presence: dict[int, Bools]
+
+    def edge(self, windows: Windows, *, closing: bool) -> _Edge:
+        """Where windows begin or end; worked out once for series that share their times."""
+        name = (windows.period_ns, closing)
+        if name not in self.edges:
+            at = windows.at if closing else windows.at - windows.period_ns
+            index = windows.closing if closing else windows.opening
+            # An edge on a point takes that point exactly; the others are interpolated.
+            between = np.flatnonzero(self.end[index] != at)
+            inside, times = index[between], at[between]
+            begin, end = self.begin[inside], self.end[inside]
+            self.edges[name] = _Edge(
+                index=index,
+                between=between,
+                missing=1.0 - np.clip((times - begin) / (end - begin), 0.0, 1.0),
+            )
+        return self.edges[name]
+
+    def present(self, windows: Windows) -> Bools:
+        """Whether any interval reaches into each window."""
+        if windows.period_ns not in self.presence:
+            known = windows.low < len(self.end)
+            begin = self.begin[np.where(known, windows.low, 0)]
+            self.presence[windows.period_ns] = known & (begin < windows.at)
+        return self.presence[windows.period_ns]
+
+
+def _find_spans(series: Series) -> _Spans:
+    """The growth of a first point, and of one after a restart, belongs to the time since it."""
+    start, end = series.start_ns, series.end_ns
+    previous = np.concatenate((start[:1], end[:-1]))
+    if series.kind is MetricKind.DELTA:
+        moved = np.arange(0)
+        begin = np.maximum(start, previous)
+    else:
+        moved = np.flatnonzero(start[1:] != start[:-1]) + 1
+        begin = previous
+        begin[moved] = np.maximum(start[moved], previous[moved])
+    # An interval of no length would make the growth a step that belongs to two windows.
+    return _Spans(
+        start=start, end=end, begin=np.minimum(begin, end - 1), moved=moved, edges={}, presence={}
+    )
+
+
+class Grid:
+    """What depends on the times of points and evaluations alone: series written together share it.
+
+    Windows and intervals are found when they are first asked for.
+    """
+
+    def __init__(self, end_ns: Ints, at_ns: Ints) -> None:
+        """A grid for series whose points end at `end_ns`."""
+        self.end = end_ns
+        self.at = at_ns
+        self._windows: dict[int, Windows] = {}
+        self._spans: dict[MetricKind, _Spans] = {}
+
+    def fits(self, end_ns: Ints) -> bool:
+        """Whether points of another series end at the same times."""
+        return self.end is end_ns or (
+            len(self.end) == len(end_ns) and bool(np.array_equal(self.end, end_ns))
+        )
+
+    def windows(self, period_ns: int) -> Windows:
+        """The windows of one alignment period."""
+        if period_ns not in self._windows:
+            self._windows[period_ns] = find_windows(self.end, period_ns, self.at)
+        return self._windows[period_ns]
+
+    def spans(self, series: Series) -> _Spans:
+        """The intervals of a series of this grid."""
+        found = self._spans.get(series.kind)
+        if found is None or not (
+            found.start is series.start_ns or np.array_equal(found.start, series.start_ns)
+        ):
+            found = _find_spans(series)
+            self._spans[series.kind] = found
+        return found
+
+
+class Grids:
+    """The latest few grids, because series of one writer come together or take turns."""
+
+    def __init__(self, at_ns: Ints) -> None:
+        """Grids for evaluations at these times."""
+        self.at = at_ns
+        self._latest: list[Grid] = []
+
+    def of(self, end_ns: Ints) -> Grid:
+        """The grid of points that end at these times."""
+        for grid in self._latest:
+            if grid.fits(end_ns):
+                return grid
+        grid = Grid(end_ns, self.at)
+        self._latest = [grid, *self._latest[: _KEPT_GRIDS - 1]]
+        return grid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Column:
+    """One aggregated series: a value per evaluation time, NaN where there is none.
+
+    Columns are shared between those who ask for the same; nobody writes into one.
+    """
+
+    key: SeriesKey
+    kind: MetricKind
+    value_type: ValueType
+    values: Floats | Distributions
+
+    @property
+    def numbers(self) -> Floats:
+        """The values of a column of numbers; a TypeError for distributions."""
+        if isinstance(self.values, Distributions):
+            raise TypeError(f"{self.key.metric_type} holds distributions")
+        return self.values
+
+    @cached_property
+    def _top(self) -> float:
+        values = self.values.count if isinstance(self.values, Distributions) else self.values
+        return float(values.max()) if len(values) else 0.0
+
+    @cached_property
+    def missing(self) -> Bools | None:
+        """Where there is no value; None if there is one everywhere."""
+        # One NaN makes the largest value NaN, which is much quicker to find out.
+        if not np.isnan(self._top):
+            return None
+        return np.isnan(
+            self.values.count if isinstance(self.values, Distributions) else self.values
+        )
+
+    @cached_property
+    def lowest(self) -> float:
+        """The smallest number, NaN without any."""
+        return float(self.numbers.min() if self.missing is None else np.fmin.reduce(self.numbers))
+
+    @cached_property
+    def highest(self) -> float:
+        """The largest number, NaN without any."""
+        return self._top if self.missing is None else float(np.fmax.reduce(self.numbers))
+
+
+class Reading:
+    """One series seen at the evaluation times; whatever is asked for is worked out once."""
+
+    def __init__(self, series: Series, grid: Grid) -> None:
+        """`grid` is the one of the end times of the series."""
+        self.series = series
+        self.grid = grid
+        self._columns: dict[tuple[Aligner, int], Column] = {}
+
+    def column(self, aligner: Aligner, period_ns: int) -> Column:
+        """The series aligned; InvalidArgument in Google's words when the aligner does not fit."""
+        name = (aligner, period_ns)
+        if name not in self._columns:
+            kind, value_type = aligned_type(aligner, self.series.kind, self.series.value_type)
+            self._columns[name] = Column(
+                key=self.series.key,
+                kind=kind,
+                value_type=value_type,
+                values=align(
+                    self.series,
+                    aligner=aligner,
+                    period_ns=period_ns,
+                    at_ns=self.grid.at,
+                    reading=self,
+                ),
+            )
+        return self._columns[name]
+
+    @cached_property
+    def running(self) -> Floats:
+        """Total growth of a DELTA or CUMULATIVE series up to each point, restarts bridged.
+
+        A counter restarted when its start time moved or, start time unchanged, when it fell; it
+        then grew by its whole new value.
+        """
+        series = self.series
+        amounts = series.values if series.values is not None else moments(series.histograms)
+        if series.kind is MetricKind.DELTA:
+            total: Floats = np.cumsum(amounts, axis=0)
+            return total
+        if amounts.ndim == 1:
+            fell = amounts[1:] < amounts[:-1]
+        else:
+            # Sums of observations may fall without a restart; counts may not.
+            fell = (amounts[1:, 0] < amounts[:-1, 0]) | (amounts[1:, 3:] < amounts[:-1, 3:]).any(
+                axis=1
+            )
+        moved = self.grid.spans(series).moved
+        if not len(moved) and not fell.any():
+            return amounts
+        anew = np.zeros(len(amounts), dtype=np.bool_)
+        anew[1:] = fell
+        anew[moved] = True
+        places = np.flatnonzero(anew)
+        lost = np.zeros_like(amounts)
+        lost[places] = amounts[places - 1]
+        return amounts + np.cumsum(lost, axis=0)
+
+    def growth(self, period_ns: int) -> tuple[Floats, Bools]:
+        """Growth inside each window, and whether any interval reaches into it."""
+        windows, spans = self.grid.windows(period_ns), self.grid.spans(self.series)
+        grown = self._grown(spans.edge(windows, closing=True))
+        grown -= self._grown(spans.edge(windows, closing=False))
+        return grown, spans.present(windows)
+
+    def _grown(self, edge: _Edge) -> Floats:
+        """Total growth up to each edge: linear inside intervals, flat between them."""
+        running = self.running
+        grown = running.take(edge.index, axis=0)
+        if len(edge.between):
+            inside = edge.index[edge.between]
+            if self.series.kind is MetricKind.DELTA and self.series.values is not None:
+                amounts = self.series.values[inside]
+            else:
+                amounts = running[inside] - np.where(
+                    _beside(inside > 0, running), running[inside - 1], 0.0
+                )
+            grown[edge.between] -= amounts * _beside(edge.missing, running)
+        return grown
+
+
+def _beside(rows: NDArray[Any], table: Floats) -> NDArray[Any]:
+    """One value a row, shaped so that it applies to every column of a table."""
+    return rows if table.ndim == 1 else rows[:, None]
 
 
 def _fold(values: Floats, windows: Windows, operation: np.ufunc, neutral: float) -> Floats:
-    """Fold the points of each window; empty windows give the neutral element."""
-    padded = np.append(values, neutral)
-    if windows.longest == 0:
-        return np.full(len(windows.low), neutral)
-    if windows.longest <= _SHORT_WINDOW:
-        result = padded[windows.places[0]]
-        for place in windows.places[1:]:
-            operation(result, padded[place], out=result)
-        return result
-    pairs = np.column_stack((windows.low, windows.high)).ravel()
-    folded = operation.reduceat(padded, pairs)[::2]
-    return np.where(windows.some, folded, neutral)
+    """Fold the points of each window; empty windows give the neutral element.
+
+    Neighbouring points are folded to pairs, pairs to fours and so on, and every window takes the
+    stretches that it consists of: a long window costs little more than a short one, and unlike
+    with prefix sums nothing is subtracted, so an infinite or huge value spoils its windows only.
+    """
+    result = np.full(len(windows.low), neutral)
+    level, size = values, 1
+    for piece in windows.pieces:
+        while size < piece.size:
+            level = operation(level[:-size], level[size:])
+            size *= 2
+        if isinstance(piece.rows, slice):
+            target = result[piece.rows]
+            operation(target, level[piece.places], out=target)
+        else:
+            result[piece.rows] = operation(result[piece.rows], level[piece.places])
+    return result
 
 
 def _sum(values: Floats, windows: Windows) -> Floats:
@@ -325,14 +581,14 @@ def _mean(values: Floats, windows: Windows) -> Floats:
 
     Rounding must not lift the mean of a constant above a threshold that equals it.
     """
-    if windows.longest <= 1:
-        return _fold(values, windows, np.add, np.nan)
-    count = windows.count
-    total = _sum(values, windows)
-    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    smallest = _fold(values, windows, np.minimum, np.inf)
-    largest = _fold(values, windows, np.maximum, -np.inf)
-    return np.where(count > 0, np.clip(mean, smallest, np.maximum(largest, smallest)), np.nan)
+    mean = _sum(values, windows)
+    if windows.longest > 1:
+        mean /= np.maximum(windows.count, 1)
+        np.maximum(mean, _fold(values, windows, np.minimum, np.inf), out=mean)
+        np.minimum(mean, _fold(values, windows, np.maximum, -np.inf), out=mean)
+    if not windows.full:
+        mean[~windows.some] = np.nan
+    return mean
 
 
 def _stddev(values: Floats, windows: Windows) -> Floats:
@@ -373,37 +629,38 @@ def align(
     aligner: Aligner,
     period_ns: int,
     at_ns: Ints,
-    windows: Windows | None = None,
+    reading: Reading | None = None,
 ) -> Floats | Distributions:
     """One value per time; NaN (a NaN count) where the window holds nothing.
 
-    `windows` may be given when they were found for a series with the same end times.
+    `reading` may be given when the same series is aligned more than once.
     Raises InvalidArgument in Google's words when the aligner does not fit the series.
     """
     aligned_type(aligner, series.kind, series.value_type)
     if not len(series):
         return np.full(len(at_ns), np.nan)
-    if windows is None:
-        windows = find_windows(series.end_ns, period_ns, at_ns)
-    if aligner is Aligner.ALIGN_DELTA:
-        growth, present = _growth(series, period_ns, at_ns, windows)
+    if reading is None:
+        reading = Reading(series, Grid(series.end_ns, at_ns))
+    if aligner in (Aligner.ALIGN_DELTA, Aligner.ALIGN_RATE):
+        growth, present = reading.growth(period_ns)
         if series.distributions is not None:
-            return of_moments(series.distributions, growth, present)
-        return np.where(present, growth, np.nan)
-    if aligner is Aligner.ALIGN_RATE:
-        growth, present = _growth(series, period_ns, at_ns, windows)
-        return np.where(present, growth / (period_ns / NS_PER_SECOND), np.nan)
+            return of_moments(series.distributions.buckets, growth, present)
+        if aligner is Aligner.ALIGN_RATE:
+            growth /= period_ns / NS_PER_SECOND
+        if not present.all():
+            growth[~present] = np.nan
+        return growth
     if aligner is Aligner.ALIGN_INTERPOLATE:
         return _interpolated(series, period_ns, at_ns)
     if aligner is Aligner.ALIGN_PERCENT_CHANGE:
         return _percent_change(series, period_ns, at_ns)
-    some = windows.some
+    windows = reading.grid.windows(period_ns)
     if series.distributions is not None:
         return _align_distributions(series.distributions, aligner, windows)
     values = series.numbers
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
-        return np.where(some, values[windows.newest], np.nan)
-    if aligner is Aligner.ALIGN_MIN:
+        result = values[windows.newest]
+    elif aligner is Aligner.ALIGN_MIN:
         result = _fold(values, windows, np.minimum, np.inf)
     elif aligner is Aligner.ALIGN_MAX:
         result = _fold(values, windows, np.maximum, -np.inf)
@@ -420,7 +677,7 @@ def align(
     else:
         # ALIGN_SUM, and ALIGN_COUNT_TRUE because a true bool is 1.
         result = _sum(values, windows)
-    return result if bool(some.all()) else np.where(some, result, np.nan)
+    return result if windows.full else np.where(windows.some, result, np.nan)
 
 
 def _align_distributions(
@@ -429,10 +686,10 @@ def _align_distributions(
     some = windows.some
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
         newest = column.take(windows.newest)
-        return of_moments(newest, moments(newest), some)
+        return of_moments(newest.buckets, moments(newest), some)
     columns = moments(column)
     running = np.concatenate((np.zeros((1, columns.shape[1])), np.cumsum(columns, axis=0)))
-    merged = of_moments(column, running[windows.high] - running[windows.low], some)
+    merged = of_moments(column.buckets, running[windows.high] - running[windows.low], some)
     if aligner in PERCENTILES:
         return percentile(merged, PERCENTILES[aligner])
     return merged

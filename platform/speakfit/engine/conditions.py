@@ -7,17 +7,18 @@ duration window, which restarts whenever a measurement does not satisfy the cond
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar
 
 import numpy as np
 
+from speakfit.engine.align import Column, Grid, Reading
 from speakfit.engine.filters import Filter
-from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
-from speakfit.engine.reduce import Aggregation, Reducer, columns, group_key
+from speakfit.engine.points import Bools, Floats, Ints, MetricKind, SeriesKey, ValueType
+from speakfit.engine.reduce import Aggregation, Reducer, Stream, group_key
 from speakfit.engine.wire import to_ns
 
 AUTO_CLOSE_DELAY = timedelta(minutes=15)
@@ -126,199 +127,220 @@ class SeriesState:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Stretches of evaluations, each from `first` up to but without `end`."""
+
+    first: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @classmethod
+    def of(cls, flags: Bools) -> Runs:
+        """The stretches in which a flag is set."""
+        changes = np.flatnonzero(flags[1:] != flags[:-1]) + 1
+        ends = [0] if flags[0] else []
+        tail = [len(flags)] if flags[-1] else []
+        edges = np.concatenate((ends, changes, tail)).astype(np.int64)
+        return cls(first=edges[0::2], end=edges[1::2])
+
+    def flags(self, length: int) -> Bools:
+        """The stretches as one flag an evaluation."""
+        steps = np.zeros(length + 1, dtype=np.int8)
+        steps[self.first] += 1
+        steps[self.end] -= 1
+        return np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_)
+
+
+NO_RUNS = Runs(first=np.zeros(0, dtype=np.int64), end=np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
     """One series under one condition, at all evaluation times."""
 
     key: SeriesKey
-    met: Bools
-    known: Bools
-    """Whether the series counts: it has had data and has not been gone too long."""
-    values: Floats
-    """Measured value, NaN where missing; for an absence always NaN."""
+    met: Runs
+    values: Floats | None
+    """Measured value, NaN where missing; None for an absence."""
     state: SeriesState
+    first_known: int = 0
+    """The first evaluation at which the series has had data."""
+    gone: Bools | None = None
+    """Where it has been without data for too long; None for nowhere."""
 
+    def known_at(self, index: int) -> bool:
+        """Whether the series counts: it has had data and has not been gone too long."""
+        return index >= self.first_known and (self.gone is None or not self.gone[index])
 
-def _ratio_key(key: SeriesKey) -> tuple[object, ...]:
-    return (key.resource_type, key.resource_labels, key.metric_labels)
-
-
-def measure(
-    condition: ThresholdCondition, series: Sequence[Series], at_ns: Ints, *, project: str = ""
-) -> Iterator[tuple[SeriesKey, Floats]]:
-    """The values a threshold is compared to, series by series; NaN where there is none.
-
-    A ratio needs both sides with equal labels and a denominator other than zero.
-    """
-    chosen = _select(condition.filter, series, project)
-    measured = columns(chosen, condition.aggregations, at_ns)
-    if condition.denominator_filter is None:
-        for column in measured:
-            yield column.key, column.numbers
-        return
-    below = {
-        _ratio_key(column.key): column.numbers
-        for column in columns(
-            _select(condition.denominator_filter, series, project),
-            condition.denominator_aggregations,
-            at_ns,
-        )
-    }
-    for column in measured:
-        divisor = below.get(_ratio_key(column.key))
-        if divisor is None:
-            yield column.key, np.full(len(at_ns), np.nan)
-            continue
-        usable = np.nan_to_num(divisor) != 0
-        ratio: Floats = np.divide(
-            column.numbers, divisor, out=np.full(len(at_ns), np.nan), where=usable
-        )
-        yield column.key, ratio
-
-
-def _select(filter_: Filter, series: Iterable[Series], project: str) -> list[Series]:
-    return [one for one in series if filter_.matches(one.key, project=project)]
-
-
-def last_points(
-    condition: AbsenceCondition,
-    series: Sequence[Series],
-    at_ns: Ints,
-    *,
-    since_ns: int,
-    project: str = "",
-) -> dict[SeriesKey, Ints]:
-    """The end time of the newest point up to each time, by series or group; NEVER without one.
-
-    Only points after `since_ns` count: absence needs one after the policy was written (facts §2).
-    """
-    grouped = next(
-        (
-            step
-            for step in reversed(condition.aggregations)
-            if step.reducer is not Reducer.REDUCE_NONE
-        ),
-        None,
-    )
-    newest: dict[SeriesKey, Ints] = {}
-    for one in _select(condition.filter, series, project):
-        end = one.end_ns[one.end_ns > since_ns]
-        if not len(end):
-            continue
-        index = np.searchsorted(end, at_ns, side="right")
-        last = np.where(index > 0, end[np.maximum(index - 1, 0)], NEVER)
-        key = one.key if grouped is None else group_key(one.key, grouped.group_by)
-        newest[key] = np.maximum(newest[key], last) if key in newest else last
-    return newest
+    def known(self, length: int) -> Bools:
+        """known_at for every evaluation."""
+        known = np.arange(length) >= self.first_known
+        return known if self.gone is None else known & ~self.gone
 
 
 def _settle(
-    violating: Bools,
-    undecided: Bools,
-    at_ns: Ints,
-    *,
-    duration_ns: int,
-    prior: SeriesState,
-) -> tuple[Bools, int | None]:
-    """Flags that say where violations have lasted the duration, and since when the last run is.
-
-    Undecided evaluations change nothing: a pending run goes on, a met condition stays met.
-    """
-    if not violating.any() and prior.pending_since_ns is None and not prior.met:
-        return np.zeros(len(at_ns), dtype=np.bool_), None
-    if not undecided.any():
-        return _settle_decided(violating, at_ns, duration_ns=duration_ns, prior=prior)
-    index = np.arange(len(at_ns))
-    decided = np.maximum.accumulate(np.where(undecided, -1, index))
-    before = decided < 0
-    was_violating = prior.pending_since_ns is not None
-    effective = np.where(before, was_violating, violating[np.maximum(decided, 0)])
-    earlier = np.concatenate(([was_violating], effective[:-1]))
-    begun = np.where(
-        effective & ~earlier,
-        at_ns,
-        prior.pending_since_ns if prior.pending_since_ns is not None else NEVER,
-    )
-    since = np.maximum.accumulate(begun)
-    lasting = effective & (at_ns - since >= duration_ns)
-    met = np.where(before, prior.met, lasting[np.maximum(decided, 0)])
-    return met, int(since[-1]) if effective[-1] else None
-
-
-def _settle_decided(
     violating: Bools, at_ns: Ints, *, duration_ns: int, prior: SeriesState
-) -> tuple[Bools, int | None]:
-    """_settle when every evaluation is decided: only the runs of violations are looked at."""
-    changes = np.flatnonzero(np.diff(violating, prepend=False, append=False))
-    first, end = changes[0::2], changes[1::2]
-    since = at_ns[first]
-    if len(first) and first[0] == 0 and prior.pending_since_ns is not None:
+) -> tuple[Runs, int | None]:
+    """Where violations have lasted the duration, and since when the last run of them is."""
+    runs = Runs.of(violating)
+    since = at_ns[runs.first]
+    if len(runs) and runs.first[0] == 0 and prior.pending_since_ns is not None:
         since[0] = prior.pending_since_ns
     pending = int(since[-1]) if violating[-1] else None
     if duration_ns == 0:
-        return violating, pending
-    lasting = np.maximum(np.searchsorted(at_ns, since + duration_ns), first)
-    long_enough = lasting < end
-    met = np.zeros(len(at_ns), dtype=np.bool_)
-    for begin, stop in zip(lasting[long_enough], end[long_enough], strict=True):
-        met[begin:stop] = True
-    return met, pending
+        return runs, pending
+    lasting = np.maximum(np.searchsorted(at_ns, since + duration_ns), runs.first)
+    long_enough = lasting < runs.end
+    return Runs(first=lasting[long_enough], end=runs.end[long_enough]), pending
+
+
+def _settle_decided(
+    violating: Bools, decided: Ints, at_ns: Ints, *, duration_ns: int, prior: SeriesState
+) -> tuple[Runs, int | None]:
+    """_settle over the decided evaluations only, whose indices are given.
+
+    The others change nothing: a pending run goes on, a met condition stays met.
+    """
+    length = len(at_ns)
+    whole = Runs(first=np.array([0]), end=np.array([length])) if prior.met else NO_RUNS
+    if not len(decided):
+        return whole, prior.pending_since_ns
+    runs, pending = _settle(
+        violating[decided], at_ns[decided], duration_ns=duration_ns, prior=prior
+    )
+    first = decided[runs.first]
+    end = np.append(decided, length)[runs.end]
+    if prior.met and decided[0] > 0:
+        if len(runs) and runs.first[0] == 0:
+            first[0] = 0
+        else:
+            first, end = np.append(0, first), np.append(decided[0], end)
+    return Runs(first=first, end=end), pending
 
 
 def judge_threshold(
     condition: ThresholdCondition,
-    key: SeriesKey,
-    values: Floats,
+    column: Column,
     at_ns: Ints,
     *,
     prior: SeriesState,
     auto_close: timedelta,
 ) -> Verdict:
     """Where one measured series meets a threshold condition."""
-    missing = np.isnan(values)
     duration_ns = min(to_ns(condition.duration), _LONGEST_NS)
-    with np.errstate(invalid="ignore"):
-        violating = (
-            values > condition.threshold
-            if condition.operator is Operator.GT
-            else values < condition.threshold
+    above = condition.operator is Operator.GT
+    # Nearly every series of a backtest is well: one comparison says so.
+    some = column.highest > condition.threshold if above else column.lowest < condition.threshold
+    values, missing = column.numbers, column.missing
+    violating = (
+        (values > condition.threshold if above else values < condition.threshold)
+        if some
+        else np.zeros(len(at_ns), dtype=np.bool_)
+    )
+    if missing is None:
+        met, since = (
+            _settle(violating, at_ns, duration_ns=duration_ns, prior=prior)
+            if some
+            else (NO_RUNS, None)
         )
-    if not missing.any():
-        # Nearly every series of a backtest: nothing about missing data has to be worked out.
-        met, since = _settle(violating, missing, at_ns, duration_ns=duration_ns, prior=prior)
         return Verdict(
-            key=key,
+            key=column.key,
             met=met,
-            known=~missing,
             values=values,
             state=SeriesState(
-                pending_since_ns=since, last_seen_ns=int(at_ns[-1]), met=bool(met[-1])
+                pending_since_ns=since,
+                last_seen_ns=int(at_ns[-1]),
+                met=bool(len(met)) and int(met.end[-1]) == len(at_ns),
             ),
         )
-    seen_before = NEVER if prior.last_seen_ns is None else prior.last_seen_ns
-    seen = np.maximum.accumulate(np.where(missing, seen_before, at_ns))
-    ever = seen > NEVER
+    return _judge_with_gaps(
+        condition,
+        column.key,
+        values,
+        violating,
+        np.flatnonzero(~missing),
+        at_ns,
+        prior=prior,
+        auto_close=auto_close,
+    )
+
+
+def _judge_with_gaps(
+    condition: ThresholdCondition,
+    key: SeriesKey,
+    values: Floats,
+    violating: Bools,
+    present: Ints,
+    at_ns: Ints,
+    *,
+    prior: SeriesState,
+    auto_close: timedelta,
+) -> Verdict:
+    """judge_threshold for a series that has values in the evaluations `present` only."""
+    length = len(at_ns)
     active = condition.missing is MissingData.ACTIVE
     limit = to_ns(auto_close + (ABSENT_GRACE if active else AUTO_CLOSE_DELAY))
-    gone = missing & ever & (at_ns - seen >= limit)
-    if condition.missing is MissingData.INACTIVE:
-        undecided = missing & ~ever
-    elif active:
-        violating = violating | (missing & ever & ~gone)
-        undecided = missing & ~ever
+    if prior.last_seen_ns is not None:
+        first_known = 0
     else:
-        undecided = missing & ~gone
-    met, since = _settle(violating, undecided, at_ns, duration_ns=duration_ns, prior=prior)
+        first_known = int(present[0]) if len(present) else length
+    gone = _gone(present, at_ns, limit=limit, seen_before=prior.last_seen_ns)
+    if active or condition.missing is MissingData.INACTIVE:
+        decided = np.arange(first_known, length)
+    elif gone is None:
+        decided = present
+    else:
+        gone_or_there = gone.copy()
+        gone_or_there[present] = True
+        decided = np.flatnonzero(gone_or_there)
+    if active:
+        silent = np.ones(length, dtype=np.bool_)
+        silent[present] = False
+        if gone is not None:
+            silent &= ~gone
+        violating = violating | silent
+    met, since = _settle_decided(
+        violating,
+        decided,
+        at_ns,
+        duration_ns=min(to_ns(condition.duration), _LONGEST_NS),
+        prior=prior,
+    )
     return Verdict(
         key=key,
         met=met,
-        known=ever & ~gone,
         values=values,
+        first_known=first_known,
+        gone=gone,
         state=SeriesState(
             pending_since_ns=since,
-            last_seen_ns=int(seen[-1]) if ever[-1] else None,
-            met=bool(met[-1]),
+            last_seen_ns=int(at_ns[present[-1]]) if len(present) else prior.last_seen_ns,
+            met=bool(len(met)) and int(met.end[-1]) == length,
         ),
     )
+
+
+def _gone(present: Ints, at_ns: Ints, *, limit: int, seen_before: int | None) -> Bools | None:
+    """Where data has been missing for `limit` since it was last there; None for nowhere."""
+    seen = at_ns[present]
+    after = np.append(present, len(at_ns))
+    if seen_before is not None:
+        seen, after = np.append(seen_before, seen), np.append(-1, after)
+    if not len(seen):
+        return None
+    # The last evaluation before the next data decides whether a silence ever lasts so long.
+    lasts = at_ns[after[1:] - 1] - seen >= limit
+    if not lasts.any():
+        return None
+    gone = np.zeros(len(at_ns), dtype=np.bool_)
+    for begin, until, last_seen in zip(
+        after[:-1][lasts], after[1:][lasts], seen[lasts], strict=True
+    ):
+        start = max(int(begin) + 1, int(np.searchsorted(at_ns, last_seen + limit)))
+        gone[start:until] = True
+    return gone
 
 
 def judge_absence(
@@ -331,57 +353,208 @@ def judge_absence(
     auto_close: timedelta,
 ) -> Verdict:
     """Where one series has been silent for the duration; it must have spoken once."""
-    seen_before = NEVER if prior.last_seen_ns is None else prior.last_seen_ns
-    seen = np.maximum(newest, seen_before)
-    ever = seen > NEVER
-    silent = np.where(ever, at_ns - seen, 0)
-    gone = silent >= to_ns(condition.duration + auto_close + ABSENT_GRACE)
-    met = ever & ~gone & (silent >= to_ns(condition.duration))
+    seen = newest if prior.last_seen_ns is None else np.maximum(newest, prior.last_seen_ns)
+    # Times ascend, so what was never seen comes first.
+    first_known = int(np.searchsorted(seen, NEVER, side="right"))
+    silent = at_ns - seen
+    silent[:first_known] = 0
+    long = silent >= to_ns(condition.duration)
+    met = NO_RUNS
+    gone: Bools | None = None
+    if long.any():
+        gone = silent >= to_ns(condition.duration + auto_close + ABSENT_GRACE)
+        met = Runs.of(long & ~gone)
     return Verdict(
         key=key,
         met=met,
-        known=ever & ~gone,
-        values=np.full(len(at_ns), np.nan),
+        values=None,
+        first_known=first_known,
+        gone=gone,
         state=SeriesState(
-            last_seen_ns=int(seen[-1]) if ever[-1] else None,
-            met=bool(met[-1]),
+            last_seen_ns=int(seen[-1]) if first_known < len(at_ns) else None,
+            met=bool(len(met)) and int(met.end[-1]) == len(at_ns),
         ),
     )
 
 
-def judge(
-    condition: ThresholdCondition | AbsenceCondition,
-    series: Sequence[Series],
-    at_ns: Ints,
-    *,
-    states: dict[SeriesKey, SeriesState],
-    auto_close: timedelta,
-    since_ns: int = 0,
-    project: str = "",
-) -> Iterator[Verdict]:
-    """A verdict for every series that is measured now or remembered from before."""
-    nothing = SeriesState()
-    done: set[SeriesKey] = set()
-    if isinstance(condition, ThresholdCondition):
-        for key, values in measure(condition, series, at_ns, project=project):
-            done.add(key)
-            prior = states.get(key, nothing)
-            yield judge_threshold(condition, key, values, at_ns, prior=prior, auto_close=auto_close)
-        silence = np.full(len(at_ns), np.nan)
-        for key, prior in states.items():
-            if key not in done:
-                yield judge_threshold(
-                    condition, key, silence, at_ns, prior=prior, auto_close=auto_close
-                )
-        return
-    newest = last_points(condition, series, at_ns, since_ns=since_ns, project=project)
-    never = np.full(len(at_ns), NEVER)
-    for key in newest.keys() | states.keys():
-        yield judge_absence(
-            condition,
-            key,
-            newest.get(key, never),
-            at_ns,
-            prior=states.get(key, nothing),
-            auto_close=auto_close,
+class Gathering:
+    """Columns of all series that pass a filter, aggregated once for all who ask for the same."""
+
+    def __init__(self, filter_: Filter, aggregations: tuple[Aggregation, ...], at_ns: Ints) -> None:
+        """Columns appear as series are added."""
+        self.filter = filter_
+        self._stream = Stream(aggregations, at_ns)
+        self._takers: list[Callable[[Column], None]] = []
+
+    def tell(self, taker: Callable[[Column], None]) -> None:
+        """Have a function called with every column."""
+        self._takers.append(taker)
+
+    def add(self, reading: Reading) -> None:
+        """One more series, which passes the filter; InvalidArgument if it cannot be aligned."""
+        column = self._stream.add(reading)
+        if column is not None:
+            for taker in self._takers:
+                taker(column)
+
+    def finish(self) -> None:
+        """No more series."""
+        for column in self._stream.rest():
+            for taker in self._takers:
+                taker(column)
+
+
+class Silences:
+    """When each series, or group of series, was last heard of."""
+
+    def __init__(
+        self,
+        filter_: Filter,
+        aggregations: tuple[Aggregation, ...],
+        at_ns: Ints,
+        *,
+        since_ns: int,
+    ) -> None:
+        """Only points after `since_ns` count (facts §2)."""
+        self.filter = filter_
+        self._at = at_ns
+        self._since_ns = since_ns
+        self._grouped = next(
+            (step for step in reversed(aggregations) if step.reducer is not Reducer.REDUCE_NONE),
+            None,
         )
+        self._grid: Grid | None = None
+        self._last: Ints | None = None
+        self.newest: dict[SeriesKey, Ints] = {}
+
+    def add(self, reading: Reading) -> None:
+        """One more series, which passes the filter."""
+        if reading.grid is not self._grid:
+            self._grid = reading.grid
+            self._last = _last_points(reading.grid, self._since_ns)
+        if self._last is None:
+            return
+        key = reading.series.key
+        if self._grouped is not None:
+            key = group_key(key, self._grouped.group_by)
+        known = self.newest.get(key)
+        self.newest[key] = self._last if known is None else np.maximum(known, self._last)
+
+
+def _last_points(grid: Grid, since_ns: int) -> Ints | None:
+    """The end of the newest point up to each time, NEVER without one; None without any point."""
+    end = grid.end[grid.end > since_ns]
+    if not len(end):
+        return None
+    index = np.searchsorted(end, grid.at, side="right")
+    return np.where(index > 0, end[np.maximum(index - 1, 0)], NEVER)
+
+
+class Judge:
+    """Judges the series of one condition as they are measured, then those that are remembered."""
+
+    def __init__(
+        self,
+        condition: ThresholdCondition | AbsenceCondition,
+        at_ns: Ints,
+        *,
+        states: Mapping[SeriesKey, SeriesState],
+        auto_close: timedelta,
+        found: Callable[[Verdict], None],
+    ) -> None:
+        """`found` is called with every verdict."""
+        self.condition = condition
+        self._at = at_ns
+        self._states = states
+        self._auto_close = auto_close
+        self._found = found
+        self._done: set[SeriesKey] = set()
+        self._above: list[Column] = []
+        self._below: dict[tuple[object, ...], Column] = {}
+        self._silences: Silences | None = None
+
+    def attend(
+        self,
+        gathering: Callable[[Filter, tuple[Aggregation, ...]], Gathering],
+        silences: Callable[[Filter, tuple[Aggregation, ...]], Silences],
+    ) -> None:
+        """Ask for what the condition measures."""
+        condition = self.condition
+        if isinstance(condition, AbsenceCondition):
+            self._silences = silences(condition.filter, condition.aggregations)
+            return
+        above = gathering(condition.filter, condition.aggregations)
+        if condition.denominator_filter is None:
+            above.tell(self._judge)
+            return
+        above.tell(self._above.append)
+        below = gathering(condition.denominator_filter, condition.denominator_aggregations)
+        below.tell(self._divide_by)
+
+    def _divide_by(self, column: Column) -> None:
+        self._below[_ratio_key(column.key)] = column
+
+    def _judge(self, column: Column) -> None:
+        assert isinstance(self.condition, ThresholdCondition)
+        self._done.add(column.key)
+        self._found(
+            judge_threshold(
+                self.condition,
+                column,
+                self._at,
+                prior=self._states.get(column.key, _NOTHING),
+                auto_close=self._auto_close,
+            )
+        )
+
+    def finish(self) -> None:
+        """No more series: judge ratios and absences, and the series that are only remembered."""
+        condition = self.condition
+        if isinstance(condition, AbsenceCondition):
+            newest = {} if self._silences is None else self._silences.newest
+            never = np.full(len(self._at), NEVER)
+            for key in newest.keys() | self._states.keys():
+                self._found(
+                    judge_absence(
+                        condition,
+                        key,
+                        newest.get(key, never),
+                        self._at,
+                        prior=self._states.get(key, _NOTHING),
+                        auto_close=self._auto_close,
+                    )
+                )
+            return
+        for column in self._above:
+            self._judge(_ratio(column, self._below.get(_ratio_key(column.key))))
+        silence = np.full(len(self._at), np.nan)
+        for key, prior in self._states.items():
+            if key not in self._done:
+                self._found(
+                    _judge_with_gaps(
+                        condition,
+                        key,
+                        silence,
+                        np.zeros(len(self._at), dtype=np.bool_),
+                        np.arange(0),
+                        self._at,
+                        prior=prior,
+                        auto_close=self._auto_close,
+                    )
+                )
+
+
+_NOTHING = SeriesState()
+
+
+def _ratio_key(key: SeriesKey) -> tuple[object, ...]:
+    return (key.resource_type, key.resource_labels, key.metric_labels)
+
+
+def _ratio(above: Column, below: Column | None) -> Column:
+    """A ratio needs both sides with equal labels and a denominator other than zero."""
+    values = np.full(len(above.numbers), np.nan)
+    if below is not None:
+        divisor = below.numbers
+        np.divide(above.numbers, divisor, out=values, where=(divisor != 0) & ~np.isnan(divisor))
+    return replace(above, kind=MetricKind.GAUGE, value_type=ValueType.DOUBLE, values=values)

@@ -7,24 +7,31 @@ violating series of every condition while the combiner is satisfied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from speakfit.engine.align import Grids, Reading
 from speakfit.engine.conditions import (
     AbsenceCondition,
+    Gathering,
+    Judge,
     Operator,
+    Runs,
     SeriesState,
+    Silences,
     ThresholdCondition,
-    Trigger,
     Verdict,
-    judge,
 )
+from speakfit.engine.filters import Filter
 from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
 from speakfit.engine.policies import AlertPolicySpec, Combiner, Severity
+from speakfit.engine.reduce import Aggregation
 from speakfit.engine.text import absence_summary, closed_summary, threshold_summary
 
 MAX_OPEN_INCIDENTS = 1_000
@@ -42,6 +49,7 @@ class CloseReason(StrEnum):
     COMBINER = "combiner"
     DISABLED = "disabled"
     CONDITION_REMOVED = "condition-removed"
+    SNOOZED = "snoozed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,122 +198,244 @@ def _integer(value: str | None) -> int | None:
 _Evaluated = ThresholdCondition | AbsenceCondition
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snooze:
+    """A time in which policies open no incidents and those that are open close (snooze.proto)."""
+
+    start_ns: int
+    end_ns: int
+    """Not part of the snooze any more."""
+    policies: frozenset[str] = frozenset()
+    """Names of the policies it is for."""
+    filter: Filter | None = None
+    """Only series that pass are snoozed; None for all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What is evaluated: a policy, what it remembers, and since when it stands as it is."""
+
+    spec: AlertPolicySpec
+    state: PolicyState
+    active_since_ns: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Outcome:
-    """One condition at all evaluation times."""
+class _Violation:
+    """One series that meets a condition at some time, without what nobody asks for later.
+
+    A month of values for every violating series of twenty policies would not fit into memory.
+    """
 
     condition: _Evaluated
-    satisfied: Bools
-    """Whether enough series meet it."""
-    verdicts: tuple[Verdict, ...]
-    """Of the series that meet it at some time."""
-    states: dict[SeriesKey, SeriesState]
+    key: SeriesKey
+    met: Runs
+    values: Floats | None
+    """Measured where met, one run after the other."""
+    reasons: Mapping[int, CloseReason]
+    """Why an incident would close in evaluations in which the condition is not met any more."""
+
+    def value_at(self, index: int) -> float | None:
+        """The measured value in an evaluation in which the condition is met."""
+        if self.values is None:
+            return None
+        run = int(np.searchsorted(self.met.first, index, side="right")) - 1
+        before = int((self.met.end[:run] - self.met.first[:run]).sum())
+        value = float(self.values[before + index - int(self.met.first[run])])
+        return None if np.isnan(value) else value
+
+    def met_at(self, index: int) -> bool:
+        """Whether the condition is met in an evaluation."""
+        run = int(np.searchsorted(self.met.first, index, side="right")) - 1
+        return run >= 0 and index < int(self.met.end[run])
 
 
-def _enough(trigger: Trigger, meeting: Ints, known: Ints) -> Bools:
-    if trigger.percent is None:
-        return meeting >= trigger.count
-    return (meeting > 0) & (meeting * 100.0 >= trigger.percent * known)
+class _Tally:
+    """Gathers the verdicts on one condition."""
+
+    def __init__(self, condition: _Evaluated, length: int, opened: Set[SeriesKey]) -> None:
+        """`opened` are the series that have an open incident."""
+        self.condition = condition
+        self.length = length
+        self.violations: list[_Violation] = []
+        self.states: dict[SeriesKey, SeriesState] = {}
+        self._opened = opened
+        self._steps = np.zeros(length + 1, dtype=np.int64)
+        self._always = 0
+        self._known = np.zeros(length, dtype=np.int64)
+        self._percent = condition.trigger.percent is not None
+
+    def add(self, verdict: Verdict) -> None:
+        """One more series."""
+        if self._percent:
+            if verdict.first_known == 0 and verdict.gone is None:
+                self._always += 1
+            else:
+                self._known += verdict.known(self.length)
+        if len(verdict.met):
+            self._steps[verdict.met.first] += 1
+            self._steps[verdict.met.end] -= 1
+            self.violations.append(_violation(self.condition, verdict, self.length))
+        elif verdict.key in self._opened:
+            self.violations.append(_violation(self.condition, verdict, self.length))
+        if verdict.state.met or verdict.known_at(self.length - 1):
+            self.states[verdict.key] = verdict.state
+
+    @property
+    def satisfied(self) -> Bools:
+        """Whether enough series meet the condition."""
+        meeting = np.cumsum(self._steps[:-1])
+        trigger = self.condition.trigger
+        if trigger.percent is None:
+            return meeting >= trigger.count
+        known = self._known + self._always
+        return (meeting > 0) & (meeting * 100.0 >= trigger.percent * known)
 
 
-def _outcome(
-    spec: AlertPolicySpec,
-    condition: _Evaluated,
-    state: PolicyState,
-    series: Sequence[Series],
-    at_ns: Ints,
-    *,
-    since_ns: int,
-    project: str,
-) -> _Outcome:
-    meeting = np.zeros(len(at_ns), dtype=np.int64)
-    known = np.zeros(len(at_ns), dtype=np.int64)
-    kept: list[Verdict] = []
-    states: dict[SeriesKey, SeriesState] = {}
-    opened = {one.series for one in state.open if one.condition_name == condition.name}
-    for verdict in judge(
-        condition,
-        series,
-        at_ns,
-        states=dict(state.series.get(condition.name, {})),
-        auto_close=spec.auto_close,
-        since_ns=since_ns,
-        project=project,
-    ):
-        known += verdict.known
-        if verdict.met.any():
-            meeting += verdict.met
-            kept.append(verdict)
-        elif verdict.key in opened:
-            kept.append(verdict)
-        if verdict.known[-1] or verdict.state.met:
-            states[verdict.key] = verdict.state
-    return _Outcome(
+def _violation(condition: _Evaluated, verdict: Verdict, length: int) -> _Violation:
+    met, values = verdict.met, verdict.values
+    closing = [int(index) for index in met.end if index < length]
+    if not len(met) or met.first[0] > 0:
+        closing.insert(0, 0)
+    return _Violation(
         condition=condition,
-        satisfied=_enough(condition.trigger, meeting, known),
-        verdicts=tuple(kept),
-        states=states,
+        key=verdict.key,
+        met=met,
+        values=None
+        if values is None
+        else np.concatenate(
+            [values[:0], *(values[i:j] for i, j in zip(met.first, met.end, strict=True))]
+        ),
+        reasons={index: _reason(verdict, index) for index in closing},
     )
+
+
+def _reason(verdict: Verdict, index: int) -> CloseReason:
+    if not verdict.known_at(index):
+        return CloseReason.AUTO_CLOSED
+    if verdict.values is not None and np.isnan(verdict.values[index]):
+        return CloseReason.MISSING_DATA
+    return CloseReason.RECOVERED
 
 
 def _resource(key: SeriesKey) -> tuple[object, ...]:
     return (key.resource_type, key.resource_labels)
 
 
-def _gates(
-    spec: AlertPolicySpec, outcomes: Sequence[_Outcome], length: int
-) -> dict[tuple[object, ...] | None, Bools]:
-    """Where the combiner lets incidents be open: for all series (None), or by resource."""
-    if spec.combiner in (Combiner.OR, Combiner.UNSPECIFIED):
-        return {None: np.ones(length, dtype=np.bool_)}
-    if not spec.evaluated:
-        # A condition that is not evaluated here is never known to be met.
-        return {None: np.zeros(length, dtype=np.bool_)}
-    everywhere = np.logical_and.reduce([outcome.satisfied for outcome in outcomes])
-    if spec.combiner is Combiner.AND:
-        return {None: everywhere}
-    gates: dict[tuple[object, ...] | None, Bools] = {None: np.zeros(length, dtype=np.bool_)}
-    for outcome in outcomes:
-        for verdict in outcome.verdicts:
-            gates.setdefault(_resource(verdict.key), everywhere)
-    for resource in list(gates):
-        if resource is None:
-            continue
-        for outcome in outcomes:
-            meets = np.zeros(length, dtype=np.bool_)
-            for verdict in outcome.verdicts:
-                if _resource(verdict.key) == resource:
-                    meets = meets | verdict.met
-            gates[resource] = gates[resource] & meets
+class _Gates:
+    """Where trigger, combiner and snoozes let the incidents of a series be open."""
+
+    def __init__(
+        self,
+        spec: AlertPolicySpec,
+        tallies: Sequence[_Tally],
+        times: Ints,
+        *,
+        snoozes: Sequence[Snooze],
+        project: str,
+    ) -> None:
+        """Gates for one policy."""
+        self._times = times
+        self._project = project
+        self._snoozes = [
+            snooze
+            for snooze in snoozes
+            if spec.name in snooze.policies
+            and snooze.start_ns <= times[-1]
+            and snooze.end_ns > times[0]
+        ]
+        self._single = {
+            tally.condition.name
+            for tally in tallies
+            if tally.condition.trigger.percent is None and tally.condition.trigger.count <= 1
+        }
+        self._satisfied = {tally.condition.name: tally.satisfied for tally in tallies}
+        self._either = spec.combiner in (Combiner.OR, Combiner.UNSPECIFIED)
+        self._all = np.zeros(len(times), dtype=np.bool_)
+        self._resources: dict[tuple[object, ...], Bools] | None = None
+        if self._either or not spec.evaluated:
+            # A condition that is not evaluated here is never known to be met.
+            return
+        self._all = np.logical_and.reduce(list(self._satisfied.values()))
+        if spec.combiner is not Combiner.AND:
+            self._resources = _matching_resources(tallies, self._all)
+
+    def firing(self, violation: _Violation) -> Runs:
+        """When an incident of the series is to be open."""
+        snoozed = [snooze for snooze in self._snoozes if self._covers(snooze, violation.key)]
+        if self._either and violation.condition.name in self._single and not snoozed:
+            return violation.met
+        firing = violation.met.flags(len(self._times))
+        firing &= self._satisfied[violation.condition.name]
+        if not self._either:
+            firing &= (
+                self._all
+                if self._resources is None
+                else self._resources.get(_resource(violation.key), self._all)
+            )
+        for snooze in snoozed:
+            firing[_during(snooze, self._times)] = False
+        return Runs.of(firing)
+
+    def reason(self, violation: _Violation, index: int) -> CloseReason:
+        """Why an incident closes that was open before."""
+        if not violation.met_at(index):
+            return violation.reasons[index]
+        at = self._times[index]
+        if any(
+            snooze.start_ns <= at < snooze.end_ns and self._covers(snooze, violation.key)
+            for snooze in self._snoozes
+        ):
+            return CloseReason.SNOOZED
+        return CloseReason.COMBINER
+
+    def _covers(self, snooze: Snooze, key: SeriesKey) -> bool:
+        return snooze.filter is None or snooze.filter.matches(key, project=self._project)
+
+
+def _during(snooze: Snooze, times: Ints) -> slice:
+    return slice(*np.searchsorted(times, [snooze.start_ns, snooze.end_ns]))
+
+
+def _matching_resources(
+    tallies: Sequence[_Tally], everywhere: Bools
+) -> dict[tuple[object, ...], Bools]:
+    """For each resource that violates: where all conditions are met on it."""
+    gates = {
+        _resource(violation.key): everywhere.copy()
+        for tally in tallies
+        for violation in tally.violations
+    }
+    for tally in tallies:
+        meeting: dict[tuple[object, ...], Bools] = {}
+        for violation in tally.violations:
+            resource = _resource(violation.key)
+            flags = violation.met.flags(len(everywhere))
+            meeting[resource] = meeting[resource] | flags if resource in meeting else flags
+        for resource, gate in gates.items():
+            gate &= meeting.get(resource, False)
     return gates
 
 
-def _value(values: Floats, index: int) -> float | None:
-    value = float(values[index])
-    return None if np.isnan(value) else value
-
-
-def _opening(
-    spec: AlertPolicySpec, condition: _Evaluated, verdict: Verdict, index: int, at_ns: int
-) -> Incident:
-    observed = _value(verdict.values, index)
+def _opening(spec: AlertPolicySpec, violation: _Violation, index: int, at_ns: int) -> Incident:
+    condition = violation.condition
     if isinstance(condition, ThresholdCondition):
+        observed = violation.value_at(index)
         threshold, operator = condition.threshold, condition.operator
         summary = threshold_summary(
-            verdict.key,
+            violation.key,
             above=operator is Operator.GT,
             threshold=threshold,
             observed=observed,
         )
-        return _incident(spec, condition, verdict, at_ns, observed, threshold, operator, summary)
-    summary = absence_summary(verdict.key, duration=condition.duration)
-    return _incident(spec, condition, verdict, at_ns, None, None, None, summary)
+        return _incident(spec, violation, at_ns, observed, threshold, operator, summary)
+    summary = absence_summary(violation.key, duration=condition.duration)
+    return _incident(spec, violation, at_ns, None, None, None, summary)
 
 
 def _incident(
     spec: AlertPolicySpec,
-    condition: _Evaluated,
-    verdict: Verdict,
+    violation: _Violation,
     at_ns: int,
     observed: float | None,
     threshold: float | None,
@@ -315,9 +445,9 @@ def _incident(
     return Incident(
         policy_name=spec.name,
         policy_display_name=spec.display_name,
-        condition_name=condition.name,
-        condition_display_name=condition.display_name,
-        series=verdict.key,
+        condition_name=violation.condition.name,
+        condition_display_name=violation.condition.display_name,
+        series=violation.key,
         severity=spec.severity,
         started_ns=at_ns,
         observed_value=observed,
@@ -339,53 +469,46 @@ def _closing(incident: Incident, at_ns: int, reason: CloseReason) -> IncidentClo
     )
 
 
-def _reason(condition: _Evaluated, verdict: Verdict, index: int) -> CloseReason:
-    if verdict.met[index]:
-        return CloseReason.COMBINER
-    if not verdict.known[index]:
-        return CloseReason.AUTO_CLOSED
-    if isinstance(condition, ThresholdCondition) and np.isnan(verdict.values[index]):
-        return CloseReason.MISSING_DATA
-    return CloseReason.RECOVERED
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Edge:
     """One series begins or ends to fire, in evaluation `index`."""
 
     index: int
     opens: bool
-    condition: _Evaluated
-    verdict: Verdict
+    rank: tuple[int, SeriesKey]
+    """Place among those of the same evaluation: conditions in their order, then series."""
+    violation: _Violation
+
+    @property
+    def identity(self) -> tuple[str, SeriesKey]:
+        """That of the incident."""
+        return (self.violation.condition.name, self.violation.key)
 
 
 def _edges(
-    outcomes: Sequence[_Outcome],
-    gates: Mapping[tuple[object, ...] | None, Bools],
-    open_before: Mapping[tuple[str, SeriesKey], Incident],
-) -> list[_Edge]:
-    found = []
-    for outcome in outcomes:
-        for verdict in outcome.verdicts:
-            gate = gates.get(_resource(verdict.key), gates[None])
-            firing = verdict.met & outcome.satisfied & gate
-            was_open = (outcome.condition.name, verdict.key) in open_before
-            changes = np.flatnonzero(np.diff(firing, prepend=was_open))
-            found += [
-                _Edge(
-                    index=int(index),
-                    opens=bool(firing[index]),
-                    condition=outcome.condition,
-                    verdict=verdict,
-                )
-                for index in changes
-            ]
-    # Within one evaluation what closes comes first, then the order of conditions and series.
-    order = {outcome.condition.name: number for number, outcome in enumerate(outcomes)}
-    return sorted(
-        found,
-        key=lambda edge: (edge.index, edge.opens, order[edge.condition.name], edge.verdict.key),
-    )
+    tallies: Sequence[_Tally], gates: _Gates, open_before: Collection[tuple[str, SeriesKey]]
+) -> Iterator[list[_Edge]]:
+    """What begins and ends, evaluation by evaluation: ends first, each in order of rank."""
+    found: list[_Edge] = []
+    for number, tally in enumerate(tallies):
+        for violation in tally.violations:
+            firing = gates.firing(violation)
+            rank = (number, violation.key)
+            begins = [int(index) for index in firing.first]
+            ends = [int(index) for index in firing.end if index < tally.length]
+            if (tally.condition.name, violation.key) in open_before:
+                if begins and begins[0] == 0:
+                    del begins[0]
+                else:
+                    ends.insert(0, 0)
+            for indices, opens in ((begins, True), (ends, False)):
+                found += [
+                    _Edge(index=index, opens=opens, rank=rank, violation=violation)
+                    for index in indices
+                ]
+    found.sort(key=lambda edge: (edge.index, edge.opens, edge.rank))
+    for _, together in groupby(found, key=lambda edge: edge.index):
+        yield list(together)
 
 
 def replay(
@@ -395,6 +518,7 @@ def replay(
     at_ns: Sequence[int] | Ints,
     *,
     active_since_ns: int = 0,
+    snoozes: Sequence[Snooze] = (),
     project: str = "",
 ) -> tuple[PolicyState, tuple[Event, ...]]:
     """Evaluate a policy at ascending times, all later than those of the state.
@@ -402,45 +526,175 @@ def replay(
     `series` may hold anything; filters choose. `active_since_ns` is when the policy was created
     or changed. A disabled policy closes what is open and opens nothing.
     """
+    one = Replay(spec=spec, state=state, active_since_ns=active_since_ns)
+    return replay_many([one], series, at_ns, snoozes=snoozes, project=project)[0]
+
+
+def replay_many(
+    replays: Sequence[Replay],
+    series: Iterable[Series],
+    at_ns: Sequence[int] | Ints,
+    *,
+    snoozes: Sequence[Snooze] = (),
+    project: str = "",
+) -> tuple[tuple[PolicyState, tuple[Event, ...]], ...]:
+    """Evaluate many policies in one pass over the series, which may come from a generator.
+
+    What several conditions measure alike is measured once. Gives what replay would give for each.
+    """
     times = np.asarray(at_ns, dtype=np.int64)
     if not len(times):
-        return state, ()
+        return tuple((one.state, ()) for one in replays)
     if len(times) > 1 and not bool(np.all(np.diff(times) > 0)):
         raise ValueError("evaluation times ascend strictly")
-    open_now = {incident.identity: incident for incident in state.open}
-    if not spec.enabled:
-        events = tuple(
-            _closing(incident, int(times[0]), CloseReason.DISABLED) for incident in state.open
+    shared = _Shared(times, project)
+    tallied = [_attend(one, shared) if one.spec.enabled else [] for one in replays]
+    shared.read(series)
+    results = []
+    for one, judged in zip(replays, tallied, strict=True):
+        for judge, _ in judged:
+            judge.finish()
+        tallies = [tally for _, tally in judged]
+        results.append(_conclude(one, tallies, times, snoozes=snoozes, project=project))
+    return tuple(results)
+
+
+class _Shared:
+    """What the conditions of all policies ask of the series, each thing asked once."""
+
+    def __init__(self, times: Ints, project: str) -> None:
+        """Nothing is asked yet."""
+        self.times = times
+        self._project = project
+        self._gatherings: dict[tuple[Filter, tuple[Aggregation, ...]], Gathering] = {}
+        self._silences: dict[tuple[Filter, tuple[Aggregation, ...], int], Silences] = {}
+
+    def gathering(self, filter_: Filter, aggregations: tuple[Aggregation, ...]) -> Gathering:
+        """Aggregated columns of what passes a filter."""
+        name = (filter_, aggregations)
+        if name not in self._gatherings:
+            self._gatherings[name] = Gathering(filter_, aggregations, self.times)
+        return self._gatherings[name]
+
+    def silences(
+        self, filter_: Filter, aggregations: tuple[Aggregation, ...], since_ns: int
+    ) -> Silences:
+        """Newest points of what passes a filter."""
+        name = (filter_, aggregations, since_ns)
+        if name not in self._silences:
+            self._silences[name] = Silences(filter_, aggregations, self.times, since_ns=since_ns)
+        return self._silences[name]
+
+    def read(self, series: Iterable[Series]) -> None:
+        """Hand every series to those whose filter it passes."""
+        by_filter: dict[Filter, list[Gathering | Silences]] = {}
+        everything: list[Gathering | Silences] = [
+            *self._gatherings.values(),
+            *self._silences.values(),
+        ]
+        for asked in everything:
+            by_filter.setdefault(asked.filter, []).append(asked)
+        by_type: dict[str, list[tuple[Filter, list[Gathering | Silences]]]] = {}
+        grids = Grids(self.times)
+        for one in series:
+            if not len(one):
+                continue
+            metric_type = one.key.metric_type
+            if metric_type not in by_type:
+                # Most filters name their metric: the others need not be tried.
+                by_type[metric_type] = [
+                    (filter_, those)
+                    for filter_, those in by_filter.items()
+                    if filter_.metric_types is None or metric_type in filter_.metric_types
+                ]
+            reading: Reading | None = None
+            for filter_, those in by_type[metric_type]:
+                if not filter_.matches(one.key, project=self._project):
+                    continue
+                if reading is None:
+                    reading = Reading(one, grids.of(one.end_ns))
+                for asked in those:
+                    asked.add(reading)
+        for gathering in self._gatherings.values():
+            gathering.finish()
+
+
+def _attend(one: Replay, shared: _Shared) -> list[tuple[Judge, _Tally]]:
+    """Put the questions of every condition that is evaluated here."""
+    found = []
+    for condition in one.spec.conditions:
+        if not isinstance(condition, (ThresholdCondition, AbsenceCondition)):
+            continue
+        opened = {
+            incident.series
+            for incident in one.state.open
+            if incident.condition_name == condition.name
+        }
+        tally = _Tally(condition, len(shared.times), opened)
+        judge = Judge(
+            condition,
+            shared.times,
+            states=one.state.series.get(condition.name, {}),
+            auto_close=one.spec.auto_close,
+            found=tally.add,
         )
-        return PolicyState.empty(), events
-    chosen = list(series)
-    outcomes = [
-        _outcome(spec, condition, state, chosen, times, since_ns=active_since_ns, project=project)
-        for condition in spec.conditions
-        if isinstance(condition, (ThresholdCondition, AbsenceCondition))
-    ]
-    events_found: list[Event] = []
-    names = {outcome.condition.name for outcome in outcomes}
-    for identity, incident in list(open_now.items()):
-        if incident.condition_name not in names:
-            del open_now[identity]
-            events_found.append(_closing(incident, int(times[0]), CloseReason.CONDITION_REMOVED))
-    gates = _gates(spec, outcomes, len(times))
-    for edge in _edges(outcomes, gates, open_now):
-        at = int(times[edge.index])
-        identity = (edge.condition.name, edge.verdict.key)
-        if edge.opens and len(open_now) < MAX_OPEN_INCIDENTS:
-            incident = _opening(spec, edge.condition, edge.verdict, edge.index, at)
-            open_now[identity] = incident
-            events_found.append(IncidentOpened(at_ns=at, incident=incident))
-        elif not edge.opens and identity in open_now:
-            reason = _reason(edge.condition, edge.verdict, edge.index)
-            events_found.append(_closing(open_now.pop(identity), at, reason))
+        judge.attend(shared.gathering, partial(shared.silences, since_ns=one.active_since_ns))
+        found.append((judge, tally))
+    return found
+
+
+def _conclude(
+    one: Replay,
+    tallies: Sequence[_Tally],
+    times: Ints,
+    *,
+    snoozes: Sequence[Snooze],
+    project: str,
+) -> tuple[PolicyState, tuple[Event, ...]]:
+    """Open and close incidents, evaluation by evaluation.
+
+    A series that fires while the policy has too many open incidents waits, and opens when one of
+    them closes; so every single evaluation and a month of them tell the same.
+    """
+    spec, first = one.spec, int(times[0])
+    if not spec.enabled:
+        return PolicyState.empty(), tuple(
+            _closing(incident, first, CloseReason.DISABLED) for incident in one.state.open
+        )
+    open_now: dict[tuple[str, SeriesKey], Incident] = {}
+    events: list[Event] = []
+    names = {tally.condition.name for tally in tallies}
+    for incident in one.state.open:
+        if incident.condition_name in names:
+            open_now[incident.identity] = incident
+        else:
+            events.append(_closing(incident, first, CloseReason.CONDITION_REMOVED))
+    waiting: dict[tuple[str, SeriesKey], _Edge] = {}
+    gates = _Gates(spec, tallies, times, snoozes=snoozes, project=project)
+    for together in _edges(tallies, gates, open_now.keys()):
+        at = int(times[together[0].index])
+        for edge in together:
+            if edge.opens:
+                waiting[edge.identity] = edge
+            elif edge.identity in open_now:
+                reason = gates.reason(edge.violation, edge.index)
+                events.append(_closing(open_now.pop(edge.identity), at, reason))
+            else:
+                del waiting[edge.identity]
+        if len(open_now) == MAX_OPEN_INCIDENTS:
+            continue
+        for edge in sorted(waiting.values(), key=lambda edge: edge.rank):
+            if len(open_now) == MAX_OPEN_INCIDENTS:
+                break
+            incident = _opening(spec, edge.violation, together[0].index, at)
+            open_now[edge.identity] = incident
+            del waiting[edge.identity]
+            events.append(IncidentOpened(at_ns=at, incident=incident))
     after = PolicyState(
-        series={outcome.condition.name: outcome.states for outcome in outcomes},
+        series={tally.condition.name: tally.states for tally in tallies},
         open=tuple(open_now.values()),
     )
-    return after, tuple(events_found)
+    return after, tuple(events)
 
 
 def step(
@@ -450,7 +704,16 @@ def step(
     at_ns: int,
     *,
     active_since_ns: int = 0,
+    snoozes: Sequence[Snooze] = (),
     project: str = "",
 ) -> tuple[PolicyState, tuple[Event, ...]]:
     """One evaluation: replay of a single time."""
-    return replay(spec, state, series, [at_ns], active_since_ns=active_since_ns, project=project)
+    return replay(
+        spec,
+        state,
+        series,
+        [at_ns],
+        active_since_ns=active_since_ns,
+        snoozes=snoozes,
+        project=project,
+    )

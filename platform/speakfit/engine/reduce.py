@@ -7,7 +7,7 @@ memory of its groups only; percentiles of numbers need all members at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -17,16 +17,18 @@ import numpy as np
 
 from speakfit.engine.align import (
     Aligner,
-    Windows,
-    align,
+    Column,
+    Grids,
+    Reading,
     aligned_type,
-    find_windows,
     moments,
     of_moments,
-    percentile,
+    percentile_of_counts,
 )
 from speakfit.engine.filters import Comparison, parse_filter
 from speakfit.engine.points import (
+    Bools,
+    Buckets,
     Distributions,
     Floats,
     Ints,
@@ -34,6 +36,7 @@ from speakfit.engine.points import (
     Series,
     SeriesKey,
     ValueType,
+    spread,
     union,
 )
 from speakfit.engine.wire import parse_duration, parse_enum, parse_list, parse_object, to_ns
@@ -43,6 +46,9 @@ MIN_PERIOD = timedelta(seconds=60)
 MAX_ALERT_PERIOD = timedelta(hours=25)
 RAW_WINDOW = timedelta(seconds=60)
 """Without an aligner, how old the newest point may be and still count (assumed)."""
+_MOMENTS = 3
+"""Columns of moments() that come before the buckets."""
+_SORTED_AT_ONCE = 2_048
 
 
 class Reducer(StrEnum):
@@ -102,23 +108,6 @@ class Aggregation:
     def period_ns(self) -> int:
         """Length of the window in nanoseconds."""
         return to_ns(self.alignment_period)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Column:
-    """One aggregated series: a value per evaluation time, NaN where there is none."""
-
-    key: SeriesKey
-    kind: MetricKind
-    value_type: ValueType
-    values: Floats | Distributions
-
-    @property
-    def numbers(self) -> Floats:
-        """The values as numbers; of a distribution its mean, which is what thresholds see."""
-        if isinstance(self.values, Distributions):
-            return np.where(self.values.count > 0, self.values.mean, np.nan)
-        return self.values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -254,80 +243,97 @@ def group_key(key: SeriesKey, group_by: Sequence[tuple[str, ...]]) -> SeriesKey:
 
 @dataclass(kw_only=True, eq=False)
 class _Group:
-    """Adds aligned members up as they come; only percentiles of numbers keep them."""
+    """Adds members up as they come; only percentiles and deviations of numbers keep them."""
 
     key: SeriesKey
     reducer: Reducer
     kind: MetricKind
     value_type: ValueType
+    length: int
+    always: int = 0
+    """Members that have a value everywhere; `count` counts the others."""
     count: Floats | None = None
     total: Floats | None = None
-    squares: Floats | None = None
     members: list[Floats] = field(default_factory=list)
-    histogram: Distributions | None = None
+    buckets: Buckets | None = None
+    added: Floats | None = None
+    """Merged distributions: bucket counts for percentiles, all moments otherwise."""
 
-    def add(self, values: Floats | Distributions) -> None:
-        if isinstance(values, Distributions):
-            self._add_distributions(values)
-            return
-        some = ~np.isnan(values)
-        if self.reducer in PERCENTILES or self.reducer is Reducer.REDUCE_STDDEV:
-            self.members.append(values)
-            return
-        filled = np.where(some, values, 0.0)
-        if self.count is None or self.total is None:
-            self.count = some.astype(np.float64)
-            self.total = values if self._extreme else filled
-            return
-        self.count = self.count + some
-        if self.reducer is Reducer.REDUCE_MIN:
-            self.total = np.fmin(self.total, values)
-        elif self.reducer is Reducer.REDUCE_MAX:
-            self.total = np.fmax(self.total, values)
+    def add(self, column: Column) -> None:
+        missing = column.missing
+        if missing is None:
+            self.always += 1
+        elif self.count is None:
+            self.count = (~missing).astype(np.float64)
         else:
-            self.total = self.total + filled
+            self.count += ~missing
+        values = column.values
+        if isinstance(values, Distributions):
+            if self.reducer is not Reducer.REDUCE_COUNT:
+                self._add_distributions(values, missing)
+        elif self.reducer in PERCENTILES or self.reducer is Reducer.REDUCE_STDDEV:
+            self.members.append(values)
+        elif self.reducer in (Reducer.REDUCE_MIN, Reducer.REDUCE_MAX):
+            if self.total is None:
+                self.total = values.copy()
+            else:
+                pick = np.fmin if self.reducer is Reducer.REDUCE_MIN else np.fmax
+                pick(self.total, values, out=self.total)
+        elif self.total is None:
+            self.total = values.copy() if missing is None else np.where(missing, 0.0, values)
+        else:
+            np.add(self.total, values, out=self.total, where=_there(missing))
+
+    def _add_distributions(self, values: Distributions, missing: Bools | None) -> None:
+        layout = values.buckets if self.buckets is None else union((self.buckets, values.buckets))
+        spreading = values.over(layout)
+        only_counts = self.reducer in PERCENTILES
+        table = spreading.counts if only_counts else moments(spreading)
+        if self.added is None or self.buckets is None:
+            self.added = table.copy() if missing is None else np.where(missing[:, None], 0.0, table)
+        else:
+            if layout != self.buckets:
+                outside = 0 if only_counts else _MOMENTS
+                self.added = np.concatenate(
+                    (
+                        self.added[:, :outside],
+                        spread(self.added[:, outside:], self.buckets, layout),
+                    ),
+                    axis=1,
+                )
+            there = True if missing is None else ~missing[:, None]
+            np.add(self.added, table, out=self.added, where=there)
+        self.buckets = layout
 
     @property
-    def _extreme(self) -> bool:
-        return self.reducer in (Reducer.REDUCE_MIN, Reducer.REDUCE_MAX)
-
-    def _add_distributions(self, values: Distributions) -> None:
-        some = ~np.isnan(values.count)
-        self.count = some.astype(np.float64) if self.count is None else self.count + some
-        if self.reducer is Reducer.REDUCE_COUNT:
-            return
-        if self.histogram is None:
-            self.histogram = values
-            return
-        layout = union((self.histogram.buckets, values.buckets))
-        left, right = self.histogram.over(layout), values.over(layout)
-        present = some | ~np.isnan(left.count)
-        merged = np.nan_to_num(moments(left)) + np.nan_to_num(moments(right))
-        self.histogram = of_moments(left, merged, present)
+    def _counted(self) -> Floats:
+        counted = np.full(self.length, float(self.always))
+        return counted if self.count is None else counted + self.count
 
     def result(self) -> Floats | Distributions:
+        count = self._counted
+        some = count > 0
         if self.reducer is Reducer.REDUCE_COUNT:
-            assert self.count is not None
-            return np.where(self.count > 0, self.count, np.nan)
-        if self.histogram is not None:
-            return self._of_histogram(self.histogram)
+            return np.where(some, count, np.nan)
+        if self.added is not None:
+            return self._of_histogram(self.added, some)
         if self.members:
-            return self._of_members(np.stack(self.members))
-        assert self.count is not None
+            return self._of_members()
         assert self.total is not None
-        some = self.count > 0
         if self.reducer in (Reducer.REDUCE_MEAN, Reducer.REDUCE_FRACTION_TRUE):
             mean: Floats = np.divide(
-                self.total, self.count, out=np.full(len(some), np.nan), where=some
+                self.total, count, out=np.full(self.length, np.nan), where=some
             )
             return mean
         if self.reducer is Reducer.REDUCE_COUNT_FALSE:
-            return np.where(some, self.count - self.total, np.nan)
+            return np.where(some, count - self.total, np.nan)
         return np.where(some, self.total, np.nan)
 
-    def _of_histogram(self, column: Distributions) -> Floats | Distributions:
+    def _of_histogram(self, added: Floats, some: Bools) -> Floats | Distributions:
+        assert self.buckets is not None
         if self.reducer in PERCENTILES:
-            return percentile(column, PERCENTILES[self.reducer])
+            return percentile_of_counts(added, self.buckets, PERCENTILES[self.reducer])
+        column = of_moments(self.buckets, added, some)
         if self.reducer is Reducer.REDUCE_MEAN:
             return np.where(column.count > 0, column.mean, np.nan)
         if self.reducer is Reducer.REDUCE_STDDEV:
@@ -338,55 +344,101 @@ class _Group:
             return deviation
         return column
 
-    def _of_members(self, matrix: Floats) -> Floats:
-        some = ~np.isnan(matrix).all(axis=0)
-        result = np.full(matrix.shape[1], np.nan)
-        if some.any():
-            known = matrix[:, some]
-            result[some] = (
-                np.nanstd(known, axis=0)
-                if self.reducer is Reducer.REDUCE_STDDEV
-                else np.nanpercentile(known, PERCENTILES[self.reducer], axis=0)
-            )
+    def _of_members(self) -> Floats:
+        """Piece by piece, so that sorting needs little more memory than the members."""
+        result = np.full(self.length, np.nan)
+        for first in range(0, self.length, _SORTED_AT_ONCE):
+            part = slice(first, first + _SORTED_AT_ONCE)
+            matrix = np.column_stack([member[part] for member in self.members])
+            some = ~np.isnan(matrix).all(axis=1)
+            if some.any():
+                result[part][some] = (
+                    np.nanstd(matrix[some], axis=1)
+                    if self.reducer is Reducer.REDUCE_STDDEV
+                    else _quantile(matrix[some], PERCENTILES[self.reducer] / 100.0)
+                )
         return result
 
 
+def _there(missing: Bools | None) -> Bools | bool:
+    return True if missing is None else ~missing
+
+
+def _quantile(matrix: Floats, share: float) -> Floats:
+    """A quantile of each row, linear between the two nearest values; NaN is no value."""
+    ordered = np.sort(matrix, axis=1)
+    last = (~np.isnan(matrix)).sum(axis=1) - 1
+    place = last * share
+    low = np.floor(place).astype(np.int64)
+    rows = np.arange(len(ordered))
+    below, above = ordered[rows, low], ordered[rows, np.minimum(low + 1, last)]
+    with np.errstate(invalid="ignore"):
+        between: Floats = below + (above - below) * (place - low)
+    # Between two equal infinities there is no difference to take a part of.
+    return np.where(below == above, below, between)
+
+
+class Stream:
+    """Aggregates series as they come: what is complete is given out, the rest at the end."""
+
+    def __init__(self, aggregations: Sequence[Aggregation], at_ns: Ints) -> None:
+        """No aggregation at all means the newest point of each series."""
+        self._steps = tuple(aggregations) or (Aggregation(),)
+        self._at = at_ns
+        self._kept: list[Series] = []
+        self._groups: dict[SeriesKey, _Group] = {}
+
+    def add(self, reading: Reading) -> Column | None:
+        """The column of this series, if nothing else can become part of it.
+
+        Raises InvalidArgument in Google's words when a step does not fit.
+        """
+        if len(self._steps) > 1:
+            self._kept.append(reading.series)
+            return None
+        (step,) = self._steps
+        column = reading.column(step.aligner, step.period_ns)
+        if step.reducer is Reducer.REDUCE_NONE:
+            return column
+        kind, value_type = reduced_type(step.reducer, column.kind, column.value_type)
+        key = group_key(column.key, step.group_by)
+        if key not in self._groups:
+            self._groups[key] = _Group(
+                key=key,
+                reducer=step.reducer,
+                kind=kind,
+                value_type=value_type,
+                length=len(self._at),
+            )
+        self._groups[key].add(column)
+        return None
+
+    def rest(self) -> Iterator[Column]:
+        """The columns that were waiting for the last series."""
+        if len(self._steps) > 1:
+            yield from _in_steps(self._kept, self._steps, self._at)
+        for group in self._groups.values():
+            yield Column(
+                key=group.key, kind=group.kind, value_type=group.value_type, values=group.result()
+            )
+
+
 def columns(
-    series: Sequence[Series], aggregations: Sequence[Aggregation], at_ns: Ints
+    series: Iterable[Series], aggregations: Sequence[Aggregation], at_ns: Ints
 ) -> Iterator[Column]:
     """Aggregate series at the given times, one resulting series after the other.
 
     Without reduction each series is yielded before the next is aligned. Raises InvalidArgument
     in Google's words when a step does not fit.
     """
-    steps = tuple(aggregations) or (Aggregation(),)
-    if len(steps) > 1:
-        yield from _in_steps(series, steps, at_ns)
-        return
-    step = steps[0]
-    groups: dict[SeriesKey, _Group] = {}
-    windows: Windows | None = None
+    stream, grids = Stream(aggregations, at_ns), Grids(at_ns)
     for one in series:
         if not len(one):
             continue
-        kind, value_type = aligned_type(step.aligner, one.kind, one.value_type)
-        if windows is None or not np.array_equal(windows.end, one.end_ns):
-            windows = find_windows(one.end_ns, step.period_ns, at_ns)
-        values = align(
-            one, aligner=step.aligner, period_ns=step.period_ns, at_ns=at_ns, windows=windows
-        )
-        if step.reducer is Reducer.REDUCE_NONE:
-            yield Column(key=one.key, kind=kind, value_type=value_type, values=values)
-            continue
-        kind, value_type = reduced_type(step.reducer, kind, value_type)
-        key = group_key(one.key, step.group_by)
-        if key not in groups:
-            groups[key] = _Group(key=key, reducer=step.reducer, kind=kind, value_type=value_type)
-        groups[key].add(values)
-    for group in groups.values():
-        yield Column(
-            key=group.key, kind=group.kind, value_type=group.value_type, values=group.result()
-        )
+        column = stream.add(Reading(one, grids.of(one.end_ns)))
+        if column is not None:
+            yield column
+    yield from stream.rest()
 
 
 def _in_steps(

@@ -134,7 +134,7 @@ def aligned(line: Line, aligner: str, period: float, at: float) -> float | None:
     values = [value for _, end, value in line if low < end <= at]
     if not values:
         return None
-    fold: dict[str, Callable[[list[float]], float]] = {
+    folds: dict[str, Callable[[list[float]], float]] = {
         "ALIGN_MIN": min,
         "ALIGN_MAX": max,
         "ALIGN_MEAN": statistics.fmean,
@@ -142,8 +142,8 @@ def aligned(line: Line, aligner: str, period: float, at: float) -> float | None:
         "ALIGN_COUNT": len,
         "ALIGN_STDDEV": statistics.pstdev,
         "ALIGN_NEXT_OLDER": lambda found: found[-1],
-    }[aligner]
-    return float(fold(values))
+    }
+    return float(folds[aligner](values))
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -161,15 +161,15 @@ def reduced(values: list[float], reducer: str) -> float | None:
         return quantile(values, 0.5)
     if reducer == "REDUCE_PERCENTILE_95":
         return quantile(values, 0.95)
-    fold: dict[str, Callable[[list[float]], float]] = {
+    folds: dict[str, Callable[[list[float]], float]] = {
         "REDUCE_SUM": sum,
         "REDUCE_MEAN": statistics.fmean,
         "REDUCE_MIN": min,
         "REDUCE_MAX": max,
         "REDUCE_COUNT": len,
         "REDUCE_STDDEV": statistics.pstdev,
-    }[reducer]
-    return float(fold(values))
+    }
+    return float(folds[reducer](values))
 
 
 def measured(case: Case, at: float) -> dict[str, float | None]:
