@@ -45,7 +45,10 @@ POLICIES = (
         conditions=(
             Threshold(
                 key="chunks finished per minute",
-                signal=Signal(metric=CHUNKS, resource_type=RESOURCE_TYPE),
+                # A chunk that fails again and again is no progress.
+                signal=Signal(
+                    metric=CHUNKS, resource_type=RESOURCE_TYPE, labels={"outcome": "done"}
+                ),
                 aggregation=Aggregation(aligner=Aligner.DELTA, reducer=Reducer.SUM),
                 # Below one half is zero, whatever an interpolated delta leaves over.
                 below=0.5,

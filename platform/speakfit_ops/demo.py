@@ -572,13 +572,15 @@ def main(
     audio: Annotated[
         Path | None, typer.Option(help="A recording of your own instead of the sample.")
     ] = None,
+    data_dir: Annotated[Path, typer.Option(help="Folder of the run's data and logs.")] = Path(
+        ".speakfit/demo"
+    ),
     keep: Annotated[bool, typer.Option(help="Keep data and logs of the run.")] = False,
 ) -> None:
     """Show the whole loop on this machine."""
     console = Console(highlight=False)
     story = Story(console=console)
-    folder = Path(".speakfit/demo")
-    stack = Stack(folder=folder, time_scale=TIME_SCALE, say=story.tell)
+    stack = Stack(folder=data_dir, time_scale=TIME_SCALE, say=story.tell)
     try:
         if audio is not None and not audio.is_file():
             raise StackError(
@@ -586,7 +588,7 @@ def main(
                 where=str(audio),
                 todo="Name an audio file: make demo AUDIO=path.",
             )
-        begin_anew(folder)
+        begin_anew(data_dir)
         Demo(stack=stack, story=story, audio=audio).play()
     except SpeakFitError as error:
         Console(stderr=True, highlight=False).print(f"\nThe demo failed: {error}", markup=False)
@@ -602,7 +604,7 @@ def main(
     finally:
         stack.stop()
         if not keep and sys.exc_info()[0] is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(data_dir, ignore_errors=True)
     story.tell("everything is stopped; no process is left")
 
 

@@ -176,4 +176,3 @@ def test_data_survives_a_restart(tmp_path: Path) -> None:
             assert visits == count
         finally:
             stack.stop()
-
