@@ -255,12 +255,12 @@ class Windows:
                     place += size
                 size *= 2
         rows = np.flatnonzero(rest)
-        count, place, size = self.count[rows], self.low[rows], 1
+        counts, places, size = self.count[rows], self.low[rows], 1
         while len(rows) and size <= self.longest:
-            chosen = np.flatnonzero(count & size)
+            chosen = np.flatnonzero(counts & size)
             if len(chosen):
-                found.append(_Piece(size=size, rows=rows[chosen], places=place[chosen]))
-                place[chosen] += size
+                found.append(_Piece(size=size, rows=rows[chosen], places=places[chosen]))
+                places[chosen] += size
             size *= 2
         return tuple(sorted(found, key=lambda piece: piece.size))
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speakfit.engine.incidents import PolicyState, Replay, replay, replay_many
 from speakfit.engine.points import MetricKind, Series, ValueType
+from speakfit.engine.policies import AlertPolicySpec
 from speakfit.engine.reduce import aggregate, parse_aggregation
 from tests.speakfit.engine.build import (
     MINUTE,
@@ -228,6 +231,23 @@ def series_of(case: Case) -> list[Series]:
     return found
 
 
+def spec_of(case: Case) -> AlertPolicySpec:
+    raw = aggregation(case.aligner, period=f"{case.period * 60}s", reducer=case.reducer)
+    more = {"evaluationMissingData": f"EVALUATION_MISSING_DATA_{case.missing}"}
+    condition = threshold(
+        case.limit if case.above else None,
+        below=case.limit,
+        duration=f"{case.duration * 60}s",
+        aggregations=[raw],
+        **(more if case.missing != "UNSPECIFIED" else {}),
+    )
+    return policy(
+        condition,
+        kind=MetricKind.CUMULATIVE if case.cumulative else MetricKind.GAUGE,
+        value_type=ValueType.INT64 if case.cumulative else ValueType.DOUBLE,
+    )
+
+
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_aligned_and_reduced_values_equal_those_of_the_slow_reference(case: Case) -> None:
@@ -250,21 +270,7 @@ def test_aligned_and_reduced_values_equal_those_of_the_slow_reference(case: Case
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_incidents_open_and_close_as_in_the_slow_reference(case: Case) -> None:
-    raw = aggregation(case.aligner, period=f"{case.period * 60}s", reducer=case.reducer)
-    more = {"evaluationMissingData": f"EVALUATION_MISSING_DATA_{case.missing}"}
-    condition = threshold(
-        case.limit if case.above else None,
-        below=case.limit,
-        duration=f"{case.duration * 60}s",
-        aggregations=[raw],
-        **(more if case.missing != "UNSPECIFIED" else {}),
-    )
-    spec = policy(
-        condition,
-        kind=MetricKind.CUMULATIVE if case.cumulative else MetricKind.GAUGE,
-        value_type=ValueType.INT64 if case.cumulative else ValueType.DOUBLE,
-    )
-    assert run(spec, series_of(case), until=STEPS) == expected_story(case)
+    assert run(spec_of(case), series_of(case), until=STEPS) == expected_story(case)
 
 
 def test_the_reference_itself_knows_a_worked_case() -> None:
@@ -272,3 +278,67 @@ def test_the_reference_itself_knows_a_worked_case() -> None:
     assert aligned(line, "ALIGN_DELTA", 1, 2) == 60
     assert aligned(line, "ALIGN_RATE", 2, 3) == 1
     assert round(MINUTE / 1e9) == 60
+
+
+@st.composite
+def long_lines(draw: st.DrawFn, cumulative: bool) -> Line:
+    """A few hundred points in even steps, with outages and a stretch that is out of step."""
+    step = draw(st.sampled_from([0.5, 1.0, 2.0]))
+    slots = np.arange(step, LONG + step, step)
+    for _ in range(draw(st.integers(0, 2))):
+        begin = draw(st.integers(0, LONG - 40))
+        slots = slots[(slots <= begin) | (slots > begin + draw(st.integers(1, 20)))]
+    begin = draw(st.integers(0, LONG))
+    slots[(slots > begin) & (slots <= begin + 20)] += draw(st.sampled_from([0.0, 0.25]))
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    values = random.integers(0, 9, len(slots)).astype(float)
+    start = np.zeros(len(slots))
+    if cumulative:
+        values = np.cumsum(values)
+        for _ in range(draw(st.integers(0, 2))):
+            restart = draw(st.integers(1, len(slots) - 1))
+            if draw(st.booleans()):
+                start[restart:] = slots[restart] - 0.125
+            values[restart:] -= values[restart] - 1
+    return list(zip(start.tolist(), slots.tolist(), values.tolist(), strict=True))
+
+
+LONG = 160
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_long_windows_of_even_and_uneven_series_equal_the_slow_reference(
+    data: st.DataObject,
+) -> None:
+    cumulative = data.draw(st.booleans())
+    line = data.draw(long_lines(cumulative))
+    period = data.draw(st.integers(1, 30))
+    names = ["ALIGN_DELTA", "ALIGN_RATE"] if cumulative else [
+        "ALIGN_MIN", "ALIGN_MAX", "ALIGN_MEAN", "ALIGN_SUM", "ALIGN_COUNT", "ALIGN_STDDEV",
+    ]  # fmt: skip
+    points = {end: value for _, end, value in line}
+    series = counter(points, start=[s for s, _, _ in line]) if cumulative else gauge(points)
+    for name in names:
+        raw = aggregation(name, period=f"{period * 60}s")
+        at = range(1, LONG + 10)
+        table = aggregate([series], [parse_aggregation(raw, field="a")], minutes(*at))
+        assert table.values is not None
+        wanted = [aligned(line, name, period, time) for time in at]
+        expected = np.array([math.nan if one is None else one for one in wanted])
+        np.testing.assert_allclose(table.values[0], expected, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(cases(), min_size=2, max_size=4))
+def test_policies_replayed_together_tell_what_each_tells_alone(several: list[Case]) -> None:
+    several = [replace(case, cumulative=several[0].cumulative) for case in several]
+    kinds = ("ALIGN_DELTA", "ALIGN_RATE")
+    specs = [spec_of(case) for case in several if (case.aligner in kinds) == several[0].cumulative]
+    series = series_of(several[0])
+    at = minutes(*range(1, STEPS + 1))
+    together = replay_many(
+        [Replay(spec=spec, state=PolicyState.empty()) for spec in specs], iter(series), at
+    )
+    alone = tuple(replay(spec, PolicyState.empty(), series, at) for spec in specs)
+    assert together == alone
