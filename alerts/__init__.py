@@ -1,0 +1,1 @@
+"""Alert policies as code for Google Cloud Monitoring; the core knows no SpeakFit."""

@@ -1,0 +1,1 @@
+"""Dashboards as code, with thresholds taken from `alerts`; nothing is here yet."""

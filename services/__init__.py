@@ -1,0 +1,1 @@
+"""The deployable processes: the API and the worker."""

@@ -1,0 +1,1 @@
+"""What every part shares: settings, metrics, clock, target, engine and emulator."""

@@ -1,0 +1,1 @@
+"""Operations on one machine: the stack, the demo, the runbook server."""

@@ -71,3 +71,28 @@ def policies_table() -> str:
     from alerts.cli import policy_rows
 
     return _table(("policy", "severity", "pages when"), policy_rows())
+
+
+def command_help(module: str) -> str:
+    """The `--help` of one of our commands and of each of its subcommands, as code blocks."""
+    import os
+    import re
+    import subprocess
+    import sys
+
+    def asked(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments, "--help"],
+            env={**os.environ, "COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+    top = asked()
+    _, _, commands = top.partition("Commands")
+    names = re.findall(r"(?m)^[│ ] {1,2}([a-z][a-z-]*) {2,}", commands)
+    parts = [f"## python -m {module}\n\n```text\n{top}\n```\n"]
+    parts += [f"### python -m {module} {name}\n\n```text\n{asked(name)}\n```\n" for name in names]
+    return "\n".join(parts)

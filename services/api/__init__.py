@@ -1,0 +1,1 @@
+"""The recordings API: accepts audio durably and tells what became of it."""

@@ -1,0 +1,1 @@
+"""The transcription worker: cuts recordings into chunks and transcribes them under leases."""

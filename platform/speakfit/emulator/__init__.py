@@ -1,0 +1,1 @@
+"""Cloud Monitoring and PagerDuty on loopback: the real protocols over the engine."""
