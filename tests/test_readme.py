@@ -36,7 +36,7 @@ def test_every_command_of_the_readme_is_known(line: str) -> None:
 
 def test_every_target_of_the_readme_is_listed_by_make() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(LINES) + README))
+    named = set(re.findall(r"(?m)(?:^|`)make ([a-z][a-z-]*)", "\n".join(LINES) + README))
     assert {"demo", "test", "up", "down"} <= named
     known = set(re.findall(r"(?m)^ +make ([a-z-]+)", listed))
     assert named - known == set()

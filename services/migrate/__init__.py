@@ -1,1 +1,1 @@
-"""The move from SQLite to Postgres; nothing is here yet. Table migrations: `speakfit.migrations`."""
+"""The move from SQLite to Postgres; nothing is here yet (tables: `speakfit.migrations`)."""
