@@ -8,9 +8,11 @@ from google.protobuf import struct_pb2
 
 from speakfit.clock import Clock, ScaledClock
 from speakfit.emulator.channels_service import ChannelsService
+from speakfit.emulator.dashboards_service import DashboardsService
 from speakfit.emulator.metrics_service import MetricsService
 from speakfit.emulator.points import PointStore
 from speakfit.emulator.policies_service import PoliciesService
+from speakfit.emulator.snoozes_service import SnoozesService
 from speakfit.emulator.store import Store
 
 
@@ -35,6 +37,8 @@ class Backend:
             descriptor=self.metrics.descriptor,
             channel_exists=self.channels.exists,
         )
+        self.snoozes = SnoozesService(store=store, clock=clock)
+        self.dashboards = DashboardsService(store=store)
 
     def clock_answer(self) -> Any:
         """What clients need to compute policy time; instants as decimal strings."""

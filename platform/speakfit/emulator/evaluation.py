@@ -19,9 +19,11 @@ from typing import Any
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.naming import new_incident_id
 from speakfit.emulator.notification import trigger_of
+from speakfit.emulator.snoozes_service import Silence
 from speakfit.engine.incidents import (
     Event,
     Incident,
+    IncidentClosed,
     IncidentOpened,
     PolicyState,
     replay,
@@ -37,6 +39,7 @@ _LAST = "evaluatedNs"
 _CATCH_UP = timedelta(hours=1)
 _PAUSE = timedelta(minutes=5)
 _DELETED = "policy-deleted"
+_SNOOZED = "snoozed"
 _RETENTION_EVERY = 60
 _LONGEST_WAIT = 1.0
 _SHORTEST_WAIT = 0.01
@@ -55,6 +58,25 @@ class _Outcome:
     project: str
     state: PolicyState
     events: tuple[Event, ...]
+    snoozed: tuple[Incident, ...] = ()
+    """Incidents that were open when a snooze began, closed by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Silent:
+    """Tells whether some snooze keeps an incident closed."""
+
+    silences: tuple[Silence, ...]
+    project: str
+
+    def __call__(self, incident: Incident) -> bool:
+        return any(one.covers(incident.series, project=self.project) for one in self.silences)
+
+
+def _without(state: PolicyState, silent: _Silent) -> PolicyState:
+    """The state with what is snoozed not open."""
+    kept = tuple(incident for incident in state.open if not silent(incident))
+    return state if len(kept) == len(state.open) else replace(state, open=kept)
 
 
 class Evaluator:
@@ -205,14 +227,60 @@ class Evaluator:
         series = self._backend.points.snapshot(
             project,
             after_ns=times[0] - _ns(spec.lookback),
-            until_ns=times[-1],
+            # No window looks past its end, but growth there is interpolated towards the next
+            # point; without that point a rate reads too low.
+            until_ns=times[-1] + self._watermark,
             metric_types=spec.metric_types,
         )
-        before = self._states.get(name, PolicyState.empty())
-        after, events = replay(
-            spec, before, series, times, active_since_ns=since_ns, project=project
+        state = self._states.get(name, PolicyState.empty())
+        silences = self._backend.snoozes.silences(
+            name, after_ns=times[0], until_ns=times[-1] + self._watermark
         )
-        return _Outcome(spec=spec, project=project, name=name, state=after, events=events)
+        events: list[Event] = []
+        snoozed: list[Incident] = []
+        for run, active in self._runs(times, silences):
+            silent = _Silent(silences=active, project=project)
+            # What is snoozed closes first; violations go on being watched, so that what is still
+            # wrong when the snooze ends opens then.
+            for incident in filter(silent, state.open):
+                closed = replace(incident, ended_ns=run[0])
+                snoozed.append(closed)
+                events.append(IncidentClosed(at_ns=run[0], incident=closed))
+            state = _without(state, silent)
+            state, found = replay(
+                spec, state, series, run, active_since_ns=since_ns, project=project
+            )
+            events += [event for event in found if not silent(event.incident)]
+            state = _without(state, silent)
+        return _Outcome(
+            spec=spec,
+            project=project,
+            name=name,
+            state=state,
+            events=tuple(events),
+            snoozed=tuple(snoozed),
+        )
+
+    def _runs(
+        self, times: list[int], silences: list[Silence]
+    ) -> list[tuple[list[int], tuple[Silence, ...]]]:
+        """Successive times with the snoozes that are active at all of them.
+
+        What an evaluation finds is told a watermark later, so a snooze covers that much before
+        its start: nobody is paged while it lasts.
+        """
+        runs: list[tuple[list[int], tuple[Silence, ...]]] = []
+        for at_ns in times:
+            active = tuple(
+                silence
+                for silence in silences
+                if silence.start_ns - self._watermark <= at_ns < silence.end_ns
+            )
+            if runs and runs[-1][1] == active:
+                runs[-1][0].append(at_ns)
+            else:
+                runs.append(([at_ns], active))
+        return runs
 
     def _record(self, outcomes: list[_Outcome], *, gone: set[str], until_ns: int) -> None:
         """States, incidents and notifications of one round, in one transaction."""
@@ -227,6 +295,8 @@ class Evaluator:
                         document = self._close(
                             event.incident, changed, notify=_tells_closing(outcome.spec)
                         )
+                        if any(event.incident is one for one in outcome.snoozed):
+                            document = {**document, "closeReason": _SNOOZED}
                     changed[document["id"]] = document
             for name in gone:
                 # A deleted policy closes what it left open.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import operator as operators
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from speakfit.errors import InvalidArgument
@@ -20,7 +22,7 @@ _DEFAULT_PAGE = 1_000
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-      | (?P<operator>!=|=~|=|:|\(|\)|,)
+      | (?P<operator>!=|=~|<=|>=|<|>|=|:|\(|\)|,)
       | (?P<word>[A-Za-z0-9_.\-/*$\[\]+@%]+)
     )""",
     re.VERBOSE,
@@ -56,6 +58,27 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)
+
+
+_ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operators.lt,
+    "<=": operators.le,
+    ">": operators.gt,
+    ">=": operators.ge,
+}
+
+
+def _rank(text: str) -> float | datetime | str:
+    """What two texts are compared by: instants, numbers, else letters."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class _Parser:
@@ -135,13 +158,13 @@ class _Parser:
         if name.endswith(".") and self._peek()[0] == "string":
             name += self._literal()
         path = name.split(".")
-        operator = self._take("=", "!=", ":")
+        operator = self._take("=", "!=", ":", *_ORDERINGS)
         kind, token = self._peek()
         if kind not in ("word", "string"):
             raise self._error(token)
         if kind == "word" and self._next + 1 < len(self._tokens):
             follower = self._tokens[self._next + 1][1]
-            if follower == "(" and token in _FUNCTIONS:
+            if follower == "(" and token in _FUNCTIONS and operator not in _ORDERINGS:
                 self._take()
                 self._take("(")
                 compare = _FUNCTIONS[token]
@@ -154,6 +177,13 @@ class _Parser:
                     ),
                 )
         wanted = self._literal()
+        if operator in _ORDERINGS:
+            ordering, bound = _ORDERINGS[operator], _rank(wanted)
+            return lambda value: (
+                (found := _at(value, path)) is not None
+                and type(rank := _rank(_text(found))) is type(bound)
+                and ordering(rank, bound)
+            )
 
         def equal(value: dict[str, Any]) -> bool:
             found = _at(value, path)

@@ -15,6 +15,11 @@ def _snake(name: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: "_" + letter.group().lower(), name)
 
 
+def snake_path(path: str) -> str:
+    """A mask path in snake_case: `interval.endTime` as `interval.end_time`."""
+    return _snake(path.strip())
+
+
 def _is_map(field: Any) -> bool:
     return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from google.cloud import monitoring_v3
+from google.cloud import monitoring_dashboard_v1, monitoring_v3
 from google.protobuf import empty_pb2, struct_pb2
 
 from speakfit.errors import Unimplemented
@@ -74,6 +74,10 @@ class Route:
 def _message(name: str) -> Any:
     """The protobuf class behind a proto-plus message of the shipped client."""
     return getattr(monitoring_v3, name).pb()
+
+
+def _dashboards(name: str) -> Any:
+    return getattr(monitoring_dashboard_v1, name).pb()
 
 
 def _built(
@@ -290,11 +294,76 @@ ROUTES: tuple[Route, ...] = (
         "NotificationChannelService/VerifyNotificationChannel",
         "POST /v3/{name=projects/*/notificationChannels/*}:verify",
     ),
+    # SnoozeService
+    _built(
+        "SnoozeService/CreateSnooze",
+        "POST /v3/{parent=projects/*}/snoozes",
+        "CreateSnoozeRequest",
+        "Snooze",
+        lambda backend, request: backend.snoozes.create(request),
+        body="snooze",
+    ),
+    _built(
+        "SnoozeService/ListSnoozes",
+        "GET /v3/{parent=projects/*}/snoozes",
+        "ListSnoozesRequest",
+        "ListSnoozesResponse",
+        lambda backend, request: backend.snoozes.list(request),
+    ),
+    _built(
+        "SnoozeService/GetSnooze",
+        "GET /v3/{name=projects/*/snoozes/*}",
+        "GetSnoozeRequest",
+        "Snooze",
+        lambda backend, request: backend.snoozes.get(request),
+    ),
+    _built(
+        "SnoozeService/UpdateSnooze",
+        "PATCH /v3/{snooze.name=projects/*/snoozes/*}",
+        "UpdateSnoozeRequest",
+        "Snooze",
+        lambda backend, request: backend.snoozes.update(request),
+        body="snooze",
+    ),
+    # DashboardsService
+    _built(
+        "google.monitoring.dashboard.v1.DashboardsService/CreateDashboard",
+        "POST /v1/{parent=projects/*}/dashboards",
+        _dashboards("CreateDashboardRequest"),
+        _dashboards("Dashboard"),
+        lambda backend, request: backend.dashboards.create(request),
+        body="dashboard",
+    ),
+    _built(
+        "google.monitoring.dashboard.v1.DashboardsService/ListDashboards",
+        "GET /v1/{parent=projects/*}/dashboards",
+        _dashboards("ListDashboardsRequest"),
+        _dashboards("ListDashboardsResponse"),
+        lambda backend, request: backend.dashboards.list(request),
+    ),
+    _built(
+        "google.monitoring.dashboard.v1.DashboardsService/GetDashboard",
+        "GET /v1/{name=projects/*/dashboards/*}",
+        _dashboards("GetDashboardRequest"),
+        _dashboards("Dashboard"),
+        lambda backend, request: backend.dashboards.get(request),
+    ),
+    _built(
+        "google.monitoring.dashboard.v1.DashboardsService/UpdateDashboard",
+        "PATCH /v1/{dashboard.name=projects/*/dashboards/*}",
+        _dashboards("UpdateDashboardRequest"),
+        _dashboards("Dashboard"),
+        lambda backend, request: backend.dashboards.update(request),
+        body="dashboard",
+    ),
+    _built(
+        "google.monitoring.dashboard.v1.DashboardsService/DeleteDashboard",
+        "DELETE /v1/{name=projects/*/dashboards/*}",
+        _dashboards("DeleteDashboardRequest"),
+        _EMPTY,
+        lambda backend, request: backend.dashboards.delete(request),
+    ),
     # Known, not built.
-    _unbuilt("SnoozeService/CreateSnooze", "POST /v3/{parent=projects/*}/snoozes"),
-    _unbuilt("SnoozeService/ListSnoozes", "GET /v3/{parent=projects/*}/snoozes"),
-    _unbuilt("SnoozeService/GetSnooze", "GET /v3/{name=projects/*/snoozes/*}"),
-    _unbuilt("SnoozeService/UpdateSnooze", "PATCH /v3/{snooze.name=projects/*/snoozes/*}"),
     _unbuilt("QueryService/QueryTimeSeries", "POST /v3/{name=projects/*}/timeSeries:query"),
     _unbuilt("GroupService/ListGroups", "GET /v3/{name=projects/*}/groups"),
     _unbuilt("GroupService/GetGroup", "GET /v3/{name=projects/*/groups/*}"),
@@ -349,25 +418,5 @@ ROUTES: tuple[Route, ...] = (
     _unbuilt(
         "ServiceMonitoringService/DeleteServiceLevelObjective",
         "DELETE /v3/{name=projects/*/services/*/serviceLevelObjectives/*}",
-    ),
-    _unbuilt(
-        "google.monitoring.dashboard.v1.DashboardsService/CreateDashboard",
-        "POST /v1/{parent=projects/*}/dashboards",
-    ),
-    _unbuilt(
-        "google.monitoring.dashboard.v1.DashboardsService/ListDashboards",
-        "GET /v1/{parent=projects/*}/dashboards",
-    ),
-    _unbuilt(
-        "google.monitoring.dashboard.v1.DashboardsService/GetDashboard",
-        "GET /v1/{name=projects/*/dashboards/*}",
-    ),
-    _unbuilt(
-        "google.monitoring.dashboard.v1.DashboardsService/UpdateDashboard",
-        "PATCH /v1/{dashboard.name=projects/*/dashboards/*}",
-    ),
-    _unbuilt(
-        "google.monitoring.dashboard.v1.DashboardsService/DeleteDashboard",
-        "DELETE /v1/{name=projects/*/dashboards/*}",
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import grpc
-from google.cloud import monitoring_v3
+from google.cloud import monitoring_dashboard_v1, monitoring_v3
 
 from speakfit.clock import ManualClock
 from speakfit.emulator.options import EmulatorOptions
@@ -64,6 +64,14 @@ class Bench:
     @cached_property
     def channels(self) -> Any:
         return self._client(monitoring_v3.NotificationChannelServiceClient)
+
+    @cached_property
+    def snoozes(self) -> Any:
+        return self._client(monitoring_v3.SnoozeServiceClient)
+
+    @cached_property
+    def dashboards(self) -> Any:
+        return self._client(monitoring_dashboard_v1.DashboardsServiceClient)
 
     def series(self, value: float, *, metric: str = METRIC, **labels: str) -> dict[str, Any]:
         """A gauge with one point now."""

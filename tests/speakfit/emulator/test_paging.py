@@ -70,6 +70,40 @@ def test_missed_evaluations_are_caught_up_so_that_a_short_spell_is_not_overlooke
     assert page.status == "resolved"
 
 
+def test_a_rate_at_the_end_of_a_window_is_not_too_low_between_two_exports(bench: Bench) -> None:
+    served = "workload.googleapis.com/speakfit.api.requests"
+    born = bench.stamp()
+
+    def write(total: int) -> None:
+        interval = {"start_time": born, "end_time": bench.stamp()}
+        bench.write(
+            {
+                **bench.series(1, metric=served),
+                "metric_kind": "CUMULATIVE",
+                "points": [{"interval": interval, "value": {"int64_value": total}}],
+            }
+        )
+
+    # Exports every 30 s, ten seconds after the evaluated minute: one a second, and never less.
+    bench.clock.advance(timedelta(seconds=10))
+    write(10)
+    slow = condition(
+        filter=f'metric.type="{served}" AND resource.type="generic_task"',
+        comparison="COMPARISON_LT",
+        threshold_value=0.95,
+        duration={"seconds": 0},
+        aggregations=[{"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_RATE"}],
+    )
+    for half in range(1, 21):
+        bench.clock.advance(timedelta(seconds=30))
+        write(10 + 30 * half)
+        if half == 6:
+            bench.create(conditions=[slow])
+        if half > 6:
+            bench.emulator.evaluate_now()
+    assert bench.emulator.incidents() == []
+
+
 def test_deleting_a_policy_closes_its_incident_and_resolves_the_page(bench: Bench) -> None:
     bench.write(bench.series(1))
     policy = bench.create(notification_channels=[bench.pagerduty_channel().name])

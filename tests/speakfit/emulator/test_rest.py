@@ -109,8 +109,8 @@ def test_queries_that_fit_no_field_are_refused_by_name(bench: Bench) -> None:
 
 def test_what_is_not_built_says_so_and_what_does_not_exist_is_not_found(bench: Bench) -> None:
     for method, path in (
-        ("GET", f"/v3/{PROJECT}/snoozes"),
-        ("POST", f"/v1/{PROJECT}/dashboards"),
+        ("GET", f"/v3/{PROJECT}/groups"),
+        ("GET", f"/v3/{PROJECT}/uptimeCheckConfigs"),
         ("POST", f"/v3/{PROJECT}/timeSeries:query"),
     ):
         status, answer = bench.http(method, path, {} if method == "POST" else None)

@@ -1,0 +1,171 @@
+"""DashboardsService (google.monitoring.dashboard.v1): dashboards as written, with etags."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import Any
+
+from google.cloud import monitoring_dashboard_v1
+from google.protobuf import empty_pb2
+
+from speakfit.emulator.listing import page
+from speakfit.emulator.naming import check_name, project_of
+from speakfit.emulator.store import Store
+from speakfit.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
+
+_COLLECTION = "dashboards"
+_MAX_COLUMNS = 48
+_MAX_LABELS = 64
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_Dashboard = monitoring_dashboard_v1.Dashboard.pb()
+_ListResponse = monitoring_dashboard_v1.ListDashboardsResponse.pb()
+
+
+def _copy(dashboard: Any) -> Any:
+    copy = _Dashboard()
+    copy.CopyFrom(dashboard)
+    return copy
+
+
+def _etag(dashboard: Any) -> str:
+    """32 hex digits of the content, so that equal dashboards have equal etags."""
+    bare = _copy(dashboard)
+    bare.ClearField("etag")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:32]
+
+
+class DashboardsService:
+    """Dashboards of all projects."""
+
+    def __init__(self, *, store: Store) -> None:
+        self._store = store
+        self._lock = store.lock
+        self._dashboards: dict[str, Any] = {
+            name: _Dashboard.FromString(body) for name, body in store.documents(_COLLECTION)
+        }
+
+    @staticmethod
+    def _check(dashboard: Any) -> None:
+        if not dashboard.display_name:
+            raise InvalidArgument("Field dashboard.displayName had an invalid value: must be set.")
+        if len(dashboard.labels) > _MAX_LABELS:
+            raise InvalidArgument.of_field(
+                "dashboard.labels",
+                len(dashboard.labels),
+                f"At most {_MAX_LABELS} labels are allowed.",
+            )
+        if dashboard.WhichOneof("layout") != "mosaic_layout":
+            return
+        mosaic = dashboard.mosaic_layout
+        if not 1 <= mosaic.columns <= _MAX_COLUMNS:
+            raise InvalidArgument.of_field(
+                "dashboard.mosaicLayout.columns",
+                mosaic.columns,
+                f"must be between 1 and {_MAX_COLUMNS}.",
+            )
+        for index, tile in enumerate(mosaic.tiles):
+            field = f"dashboard.mosaicLayout.tiles[{index}]"
+            if tile.x_pos < 0 or tile.y_pos < 0 or tile.width < 1 or tile.height < 1:
+                raise InvalidArgument(
+                    f"Field {field} had an invalid value: a tile needs a position that is not "
+                    "negative and a positive width and height."
+                )
+            if tile.x_pos + tile.width > mosaic.columns:
+                raise InvalidArgument.of_field(
+                    f"{field}.width",
+                    tile.width,
+                    f"the tile ends right of the {mosaic.columns} columns.",
+                )
+
+    def _find(self, name: str) -> Any:
+        check_name(name, _COLLECTION)
+        dashboard = self._dashboards.get(name)
+        if dashboard is None:
+            raise NotFound(f"The dashboard {name} does not exist.")
+        return dashboard
+
+    def _save(self, dashboard: Any) -> None:
+        dashboard.etag = _etag(dashboard)
+        self._store.put(
+            _COLLECTION, dashboard.name, dashboard.SerializeToString(deterministic=True)
+        )
+        self._dashboards[dashboard.name] = dashboard
+
+    def create(self, request: Any) -> Any:
+        """Check and store a dashboard; it may bring its own id.
+
+        With validate_only nothing is stored and the answer is what would be.
+        """
+        project = project_of(request.parent, field="parent")
+        dashboard = _copy(request.dashboard)
+        self._check(dashboard)
+        if not dashboard.name:
+            dashboard.name = f"projects/{project}/{_COLLECTION}/{uuid.uuid4()}"
+        owner = check_name(dashboard.name, _COLLECTION, field="dashboard.name")
+        identity = dashboard.name.rpartition("/")[2]
+        # A dashboard that was exported elsewhere names its project by number.
+        if owner != project and not owner.isdigit():
+            raise InvalidArgument.of_field(
+                "dashboard.name", dashboard.name, f"the project must be {project}."
+            )
+        if not _ID.fullmatch(identity):
+            raise InvalidArgument.of_field(
+                "dashboard.name",
+                dashboard.name,
+                "the id may hold letters, digits, dashes and underscores only.",
+            )
+        dashboard.name = f"projects/{project}/{_COLLECTION}/{identity}"
+        with self._lock:
+            if dashboard.name in self._dashboards:
+                raise AlreadyExists(f"The dashboard {dashboard.name} exists already.")
+            if request.validate_only:
+                dashboard.etag = _etag(dashboard)
+            else:
+                self._save(dashboard)
+        return _copy(dashboard)
+
+    def get(self, request: Any) -> Any:
+        """One dashboard."""
+        return _copy(self._find(request.name))
+
+    def list(self, request: Any) -> Any:
+        """Dashboards of a project in the order of their creation, paged."""
+        project = project_of(request.parent, field="parent")
+        prefix = f"projects/{project}/"
+        with self._lock:
+            mine = [one for name, one in self._dashboards.items() if name.startswith(prefix)]
+        window, token = page(
+            len(mine),
+            size=request.page_size,
+            token=request.page_token,
+            about=(_COLLECTION, project),
+        )
+        return _ListResponse(dashboards=mine[window], next_page_token=token)
+
+    def update(self, request: Any) -> Any:
+        """Replace a dashboard; an etag that is not the stored one is ABORTED (HTTP 409)."""
+        dashboard = _copy(request.dashboard)
+        with self._lock:
+            old = self._find(dashboard.name)
+            if dashboard.etag and dashboard.etag != old.etag:
+                raise Aborted(
+                    f"The dashboard {old.name} was changed since it was read: the etag is not "
+                    "the current one."
+                )
+            self._check(dashboard)
+            if request.validate_only:
+                dashboard.etag = _etag(dashboard)
+            else:
+                self._save(dashboard)
+        return _copy(dashboard)
+
+    def delete(self, request: Any) -> Any:
+        """Delete a dashboard."""
+        with self._lock:
+            dashboard = self._find(request.name)
+            self._store.remove(_COLLECTION, dashboard.name)
+            del self._dashboards[dashboard.name]
+        return empty_pb2.Empty()
