@@ -183,7 +183,7 @@ def descriptor_json(metric: MetricRecord) -> Json:
         "unit": metric.unit,
         "description": metric.description,
         "displayName": metric.type.rpartition("/")[2],
-        "labels": [{"key": metric.label_key(label)} for label in sorted(metric.labels)],
+        "labels": [{"key": key} for key in metric.exported_keys],
     }
 
 

@@ -137,6 +137,10 @@ class MetricRecord(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Names of its labels."""
 
+    @property
+    def exported_keys(self) -> tuple[str, ...]:
+        """Keys of every label that its series carry, sorted."""
+
     def label_key(self, label: str) -> str:
         """The key that Cloud Monitoring stores a label under."""
 

@@ -18,6 +18,10 @@ RESOURCE_TYPE = "generic_task"
 """The monitored resource every process reports as (docs/decisions.md, "One resource")."""
 
 
+VERSION_LABEL = "service_version"
+"""On every series besides its own labels: which release wrote it, so that a bad one shows."""
+
+
 class Instrument(StrEnum):
     """The OpenTelemetry instrument that records a metric."""
 
@@ -64,6 +68,11 @@ class Metric:
         if self.instrument is Instrument.HISTOGRAM:
             return "DISTRIBUTION"
         return "INT64" if self.whole else "DOUBLE"
+
+    @property
+    def exported_keys(self) -> tuple[str, ...]:
+        """The keys of all labels as Cloud Monitoring stores them, the release's included."""
+        return tuple(sorted([*(self.label_key(label) for label in self.labels), VERSION_LABEL]))
 
     def label_key(self, label: str) -> str:
         """The key under which Cloud Monitoring stores a label: non-alphanumerics become `_`."""

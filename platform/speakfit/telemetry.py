@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -31,7 +32,7 @@ from opentelemetry.sdk.resources import Resource
 
 from speakfit.clock import Clock
 from speakfit.errors import SpeakFitError, TargetError
-from speakfit.metrics import METRICS, Instrument, Metric
+from speakfit.metrics import METRICS, VERSION_LABEL, Instrument, Metric
 from speakfit.settings import Settings
 from speakfit.target import metric_client, policy_clock, resolve_target
 
@@ -44,6 +45,8 @@ _CLOCK_RETRY = timedelta(seconds=1)
 _REPEAT_LOG_AFTER = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
+
+_RELEASE = {VERSION_LABEL: version("speakfit-platform")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +121,13 @@ class Telemetry:
         """Add to a counter; 0 makes the series known, so that its first event can be seen."""
         self._check(metric, Instrument.COUNTER, labels)
         if self._provider is not None:
-            self._instrument(metric).add(amount, labels)
+            self._instrument(metric).add(amount, {**labels, **_RELEASE})
 
     def record(self, metric: Metric, labels: Mapping[str, str], value: float) -> None:
         """Record one measurement in a histogram."""
         self._check(metric, Instrument.HISTOGRAM, labels)
         if self._provider is not None:
-            self._instrument(metric).record(value, labels)
+            self._instrument(metric).record(value, {**labels, **_RELEASE})
 
     def observe(self, metrics: Iterable[Metric], read: Callable[[], Readings]) -> None:
         """Export gauges that `read` answers in its own thread before each export.
@@ -268,7 +271,7 @@ class _Probe:
                 readings = self._latest.pop(metric, ())
             for reading in readings:
                 value = int(reading.value) if metric.whole else float(reading.value)
-                yield Observation(value, dict(reading.labels))
+                yield Observation(value, {**reading.labels, **_RELEASE})
 
         return observe
 

@@ -166,10 +166,10 @@ def test_a_metric_of_another_kind_is_refused_because_no_write_can_mend_it() -> N
 
 def test_a_metric_that_lacks_a_label_gets_it_and_keeps_its_own() -> None:
     live = as_server()
-    live.metrics[0]["labels"] = [{"key": "service_version"}, *live.metrics[0]["labels"][1:]]
+    live.metrics[0]["labels"] = [{"key": "added_by_hand"}, *live.metrics[0]["labels"][1:]]
     (change,) = make_plan(DESIRED, live).changes
     keys = {label["key"] for label in change.body["labels"]}
-    assert "service_version" in keys
+    assert "added_by_hand" in keys
     assert keys > {label["key"] for label in DESIRED.metrics[change.id]["labels"]}
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.metadata import version
 
 import pytest
 from google.api.metric_pb2 import MetricDescriptor
@@ -103,6 +104,7 @@ def test_two_and_five_seconds_are_exact_bounds_of_the_latency(
         "http_route": "/v1/x",
         "http_response_status_code": "200",
         "route_class": "interactive",
+        "service_version": version("speakfit-platform"),
     }
     assert own_monitoring.descriptors[REQUEST_DURATION.type].unit == "s"
 
