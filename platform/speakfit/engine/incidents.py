@@ -7,11 +7,14 @@ violating series of every condition while the combiner is satisfied.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
+from math import isnan
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -233,21 +236,33 @@ class _Violation:
     values: Floats | None
     """Measured where met, one run after the other."""
     reasons: Mapping[int, CloseReason]
-    """Why an incident would close in evaluations in which the condition is not met any more."""
+    """Why an incident would close where the condition is not met any more, unless recovered."""
+
+    @cached_property
+    def identity(self) -> tuple[str, SeriesKey]:
+        """That of the incident."""
+        return (self.condition.name, self.key)
+
+    @cached_property
+    def _runs(self) -> tuple[list[int], list[int], list[int]]:
+        lengths = self.met.end - self.met.first
+        before = np.cumsum(lengths) - lengths
+        return self.met.first.tolist(), self.met.end.tolist(), before.tolist()
 
     def value_at(self, index: int) -> float | None:
         """The measured value in an evaluation in which the condition is met."""
         if self.values is None:
             return None
-        run = int(np.searchsorted(self.met.first, index, side="right")) - 1
-        before = int((self.met.end[:run] - self.met.first[:run]).sum())
-        value = float(self.values[before + index - int(self.met.first[run])])
-        return None if np.isnan(value) else value
+        first, _, before = self._runs
+        run = bisect_right(first, index) - 1
+        value = float(self.values[before[run] + index - first[run]])
+        return None if isnan(value) else value
 
     def met_at(self, index: int) -> bool:
         """Whether the condition is met in an evaluation."""
-        run = int(np.searchsorted(self.met.first, index, side="right")) - 1
-        return run >= 0 and index < int(self.met.end[run])
+        first, end, _ = self._runs
+        run = bisect_right(first, index) - 1
+        return run >= 0 and index < end[run]
 
 
 class _Tally:
@@ -294,9 +309,17 @@ class _Tally:
 
 def _violation(condition: _Evaluated, verdict: Verdict, length: int) -> _Violation:
     met, values = verdict.met, verdict.values
-    closing = [int(index) for index in met.end if index < length]
+    closing = met.end[met.end < length]
     if not len(met) or met.first[0] > 0:
-        closing.insert(0, 0)
+        closing = np.append(0, closing)
+    reasons: dict[int, CloseReason] = {}
+    if values is not None:
+        reasons = dict.fromkeys(
+            closing[np.isnan(values[closing])].tolist(), CloseReason.MISSING_DATA
+        )
+    if verdict.first_known or verdict.gone is not None:
+        unknown = [index for index in closing.tolist() if not verdict.known_at(index)]
+        reasons |= dict.fromkeys(unknown, CloseReason.AUTO_CLOSED)
     return _Violation(
         condition=condition,
         key=verdict.key,
@@ -304,18 +327,16 @@ def _violation(condition: _Evaluated, verdict: Verdict, length: int) -> _Violati
         values=None
         if values is None
         else np.concatenate(
-            [values[:0], *(values[i:j] for i, j in zip(met.first, met.end, strict=True))]
+            [
+                values[:0],
+                *(
+                    values[first:end]
+                    for first, end in zip(met.first.tolist(), met.end.tolist(), strict=True)
+                ),
+            ]
         ),
-        reasons={index: _reason(verdict, index) for index in closing},
+        reasons=reasons,
     )
-
-
-def _reason(verdict: Verdict, index: int) -> CloseReason:
-    if not verdict.known_at(index):
-        return CloseReason.AUTO_CLOSED
-    if verdict.values is not None and np.isnan(verdict.values[index]):
-        return CloseReason.MISSING_DATA
-    return CloseReason.RECOVERED
 
 
 def _resource(key: SeriesKey) -> tuple[object, ...]:
@@ -335,7 +356,7 @@ class _Gates:
         project: str,
     ) -> None:
         """Gates for one policy."""
-        self._times = times
+        self.times = times
         self._project = project
         self._snoozes = [
             snooze
@@ -365,7 +386,7 @@ class _Gates:
         snoozed = [snooze for snooze in self._snoozes if self._covers(snooze, violation.key)]
         if self._either and violation.condition.name in self._single and not snoozed:
             return violation.met
-        firing = violation.met.flags(len(self._times))
+        firing = violation.met.flags(len(self.times))
         firing &= self._satisfied[violation.condition.name]
         if not self._either:
             firing &= (
@@ -374,14 +395,14 @@ class _Gates:
                 else self._resources.get(_resource(violation.key), self._all)
             )
         for snooze in snoozed:
-            firing[_during(snooze, self._times)] = False
+            firing[_during(snooze, self.times)] = False
         return Runs.of(firing)
 
     def reason(self, violation: _Violation, index: int) -> CloseReason:
         """Why an incident closes that was open before."""
         if not violation.met_at(index):
-            return violation.reasons[index]
-        at = self._times[index]
+            return violation.reasons.get(index, CloseReason.RECOVERED)
+        at = self.times[index]
         if any(
             snooze.start_ns <= at < snooze.end_ns and self._covers(snooze, violation.key)
             for snooze in self._snoozes
@@ -458,57 +479,71 @@ def _incident(
 
 
 def _closing(incident: Incident, at_ns: int, reason: CloseReason) -> IncidentClosed:
-    return IncidentClosed(
-        at_ns=at_ns,
-        incident=replace(
-            incident,
-            ended_ns=at_ns,
-            close_reason=reason,
-            summary=closed_summary(incident.series),
-        ),
+    closed = Incident(
+        policy_name=incident.policy_name,
+        policy_display_name=incident.policy_display_name,
+        condition_name=incident.condition_name,
+        condition_display_name=incident.condition_display_name,
+        series=incident.series,
+        severity=incident.severity,
+        started_ns=incident.started_ns,
+        observed_value=incident.observed_value,
+        threshold_value=incident.threshold_value,
+        comparison=incident.comparison,
+        summary=closed_summary(incident.series),
+        ended_ns=at_ns,
+        close_reason=reason,
     )
+    return IncidentClosed(at_ns=at_ns, incident=closed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Edge:
-    """One series begins or ends to fire, in evaluation `index`."""
+class _Edges:
+    """Where series begin and end to fire: by evaluation, ends first, then by rank."""
 
-    index: int
-    opens: bool
-    rank: tuple[int, SeriesKey]
-    """Place among those of the same evaluation: conditions in their order, then series."""
-    violation: _Violation
+    index: Ints
+    opens: Bools
+    rank: Ints
+    violations: tuple[_Violation, ...]
+    """By rank: conditions in their order, series in that of their keys."""
 
-    @property
-    def identity(self) -> tuple[str, SeriesKey]:
-        """That of the incident."""
-        return (self.violation.condition.name, self.violation.key)
+    def __iter__(self) -> Iterator[tuple[int, bool, int]]:
+        return zip(self.index.tolist(), self.opens.tolist(), self.rank.tolist(), strict=True)
 
 
 def _edges(
     tallies: Sequence[_Tally], gates: _Gates, open_before: Collection[tuple[str, SeriesKey]]
-) -> Iterator[list[_Edge]]:
-    """What begins and ends, evaluation by evaluation: ends first, each in order of rank."""
-    found: list[_Edge] = []
-    for number, tally in enumerate(tallies):
-        for violation in tally.violations:
-            firing = gates.firing(violation)
-            rank = (number, violation.key)
-            begins = [int(index) for index in firing.first]
-            ends = [int(index) for index in firing.end if index < tally.length]
-            if (tally.condition.name, violation.key) in open_before:
-                if begins and begins[0] == 0:
-                    del begins[0]
-                else:
-                    ends.insert(0, 0)
-            for indices, opens in ((begins, True), (ends, False)):
-                found += [
-                    _Edge(index=index, opens=opens, rank=rank, violation=violation)
-                    for index in indices
-                ]
-    found.sort(key=lambda edge: (edge.index, edge.opens, edge.rank))
-    for _, together in groupby(found, key=lambda edge: edge.index):
-        yield list(together)
+) -> _Edges:
+    """What begins and what ends, in the order in which it is told."""
+    violations = tuple(
+        violation
+        for tally in tallies
+        for violation in sorted(tally.violations, key=lambda violation: violation.key)
+    )
+    index, opens, ranks = [], [], []
+    for rank, violation in enumerate(violations):
+        firing = gates.firing(violation)
+        begins, ends = firing.first, firing.end[firing.end < len(gates.times)]
+        if violation.identity in open_before:
+            if len(begins) and begins[0] == 0:
+                begins = begins[1:]
+            else:
+                ends = np.append(0, ends)
+        for found, opening in ((begins, True), (ends, False)):
+            index.append(found)
+            opens.append(np.full(len(found), opening))
+            ranks.append(np.full(len(found), rank))
+    if not index:
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Edges(index=nothing, opens=nothing > 0, rank=nothing, violations=())
+    all_index, all_opens, all_ranks = map(np.concatenate, (index, opens, ranks))
+    order = np.lexsort((all_ranks, all_opens, all_index))
+    return _Edges(
+        index=all_index[order],
+        opens=all_opens[order],
+        rank=all_ranks[order],
+        violations=violations,
+    )
 
 
 def replay(
@@ -669,26 +704,27 @@ def _conclude(
             open_now[incident.identity] = incident
         else:
             events.append(_closing(incident, first, CloseReason.CONDITION_REMOVED))
-    waiting: dict[tuple[str, SeriesKey], _Edge] = {}
     gates = _Gates(spec, tallies, times, snoozes=snoozes, project=project)
-    for together in _edges(tallies, gates, open_now.keys()):
-        at = int(times[together[0].index])
-        for edge in together:
-            if edge.opens:
-                waiting[edge.identity] = edge
-            elif edge.identity in open_now:
-                reason = gates.reason(edge.violation, edge.index)
-                events.append(_closing(open_now.pop(edge.identity), at, reason))
+    edges = _edges(tallies, gates, open_now.keys())
+    waiting: set[int] = set()
+    for index, together in groupby(edges, key=itemgetter(0)):
+        at = int(times[index])
+        for _, opens, rank in together:
+            violation = edges.violations[rank]
+            if opens:
+                waiting.add(rank)
+            elif violation.identity in open_now:
+                reason = gates.reason(violation, index)
+                events.append(_closing(open_now.pop(violation.identity), at, reason))
             else:
-                del waiting[edge.identity]
-        if len(open_now) == MAX_OPEN_INCIDENTS:
+                waiting.remove(rank)
+        if not waiting or len(open_now) == MAX_OPEN_INCIDENTS:
             continue
-        for edge in sorted(waiting.values(), key=lambda edge: edge.rank):
-            if len(open_now) == MAX_OPEN_INCIDENTS:
-                break
-            incident = _opening(spec, edge.violation, together[0].index, at)
-            open_now[edge.identity] = incident
-            del waiting[edge.identity]
+        for rank in sorted(waiting)[: MAX_OPEN_INCIDENTS - len(open_now)]:
+            violation = edges.violations[rank]
+            incident = _opening(spec, violation, index, at)
+            open_now[violation.identity] = incident
+            waiting.remove(rank)
             events.append(IncidentOpened(at_ns=at, incident=incident))
     after = PolicyState(
         series={tally.condition.name: tally.states for tally in tallies},

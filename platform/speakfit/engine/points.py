@@ -301,6 +301,23 @@ class SeriesKey:
         )
 
     @cached_property
+    def _hash(self) -> int:
+        return hash(
+            (
+                self.metric_type,
+                self.metric_labels,
+                self.resource_type,
+                self.resource_labels,
+                self.system_labels,
+                self.user_labels,
+            )
+        )
+
+    def __hash__(self) -> int:
+        # Keys are looked up at every edge of every series of a replay.
+        return self._hash
+
+    @cached_property
     def metric(self) -> dict[str, str]:
         """Metric labels as a mapping."""
         return dict(self.metric_labels)

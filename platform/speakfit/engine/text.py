@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 
 from speakfit.engine.points import SeriesKey
 
@@ -23,6 +24,7 @@ def _labels(key: SeriesKey) -> str:
     return ", ".join(f"{name}={value}" for name, value in key.metric_labels)
 
 
+@lru_cache(maxsize=4_096)
 def _subject(key: SeriesKey, metric_name: str) -> str:
     resource = ", ".join(f"{name}={value}" for name, value in key.resource_labels)
     where = f"{key.resource_type} labels {{{resource}}}" if resource else key.resource_type
