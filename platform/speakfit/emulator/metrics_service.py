@@ -38,6 +38,7 @@ from speakfit.emulator.resources import (
     resource_type,
 )
 from speakfit.emulator.store import Store
+from speakfit.emulator.system_metrics import USER_DOMAINS
 from speakfit.engine.filters import Filter, parse_filter
 from speakfit.engine.points import (
     Descriptor,
@@ -59,12 +60,8 @@ _MAX_DESCRIPTORS = {"custom": 10_000, "other": 25_000}
 _SECOND = 1_000_000_000
 _LAST_NS = 2**62
 
-_TYPE = re.compile(r"[a-z0-9][a-z0-9.\-]*\.[a-z0-9.\-]+(/[A-Za-z0-9_.\-]+)+")
+_TYPE = re.compile(r"[a-z0-9][a-z0-9.\-]*\.[a-z0-9.\-]+(/[A-Za-z0-9_.:\-]+)+")
 _LABEL_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_USER_DOMAINS = (
-    "custom.googleapis.com/", "workload.googleapis.com/", "external.googleapis.com/",
-    "prometheus.googleapis.com/",
-)  # fmt: skip
 
 _TimeSeries = monitoring_v3.TimeSeries.pb()
 _Point = monitoring_v3.Point.pb()
@@ -208,12 +205,12 @@ class MetricsService:
                 metric_type,
                 "The metric type must be a URL-formatted string with a domain and non-empty path.",
             )
-        if not metric_type.startswith(_USER_DOMAINS):
+        if not metric_type.startswith(USER_DOMAINS):
             raise InvalidArgument.of_field(
                 field,
                 metric_type,
                 "The metric type must start with one of "
-                + ", ".join(f'"{domain}"' for domain in _USER_DOMAINS)
+                + ", ".join(f'"{domain}"' for domain in USER_DOMAINS)
                 + ".",
             )
 
@@ -247,7 +244,7 @@ class MetricsService:
         """Create a descriptor, or add what is new to the one there is."""
         old = self._descriptors.get((project, metric_type))
         if old is None:
-            family = "custom" if metric_type.startswith(_USER_DOMAINS[0]) else "other"
+            family = "custom" if metric_type.startswith(USER_DOMAINS[0]) else "other"
             if len(self._descriptors) >= _MAX_DESCRIPTORS[family]:
                 raise ResourceExhausted(
                     f"Your metric descriptor quota of {_MAX_DESCRIPTORS[family]} is exhausted."

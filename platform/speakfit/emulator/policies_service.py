@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.cloud import monitoring_v3
@@ -13,8 +13,9 @@ from speakfit.clock import Clock
 from speakfit.emulator.listing import page, select
 from speakfit.emulator.masks import apply_mask, masked_names
 from speakfit.emulator.naming import check_name, new_number, project_of
-from speakfit.emulator.resources import RESOURCE_TYPES
+from speakfit.emulator.resources import POLICY_RESOURCES
 from speakfit.emulator.store import Store
+from speakfit.emulator.system_metrics import guesses
 from speakfit.engine.points import Descriptor
 from speakfit.engine.policies import AlertPolicySpec, parse_policy
 from speakfit.errors import InvalidArgument, NotFound, WireError
@@ -100,10 +101,20 @@ class PoliciesService:
         for output_only in ("creationRecord", "mutationRecord", "validity"):
             body.pop(output_only, None)
 
-        def lookup(metric_type: str) -> Descriptor | None:
-            return self._descriptor(project, metric_type)
+        refused: WireError | None = None
+        for guess in guesses(body):
 
-        return parse_policy(body, descriptors=lookup, resource_types=RESOURCE_TYPES)
+            def lookup(
+                metric_type: str, guess: Mapping[str, Descriptor] = guess
+            ) -> Descriptor | None:
+                return self._descriptor(project, metric_type) or guess.get(metric_type)
+
+            try:
+                return parse_policy(body, descriptors=lookup, resource_types=POLICY_RESOURCES)
+            except WireError as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
 
     def _parse_stored(self, policy: Any) -> AlertPolicySpec | None:
         """The spec of a policy that was valid once; None when its metric is gone since."""

@@ -7,6 +7,7 @@ Labels are those of Google's monitored resource list
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,61 @@ RESOURCE_TYPES: dict[str, ResourceType] = {
 
 USER_METRIC_RESOURCES = tuple(sorted(t.type for t in RESOURCE_TYPES.values() if t.user_metrics))
 """What `monitoredResourceTypes` of a user-written metric lists."""
+
+_OTHER_NAMES = """
+    api app_script_function assistant_action autoscaler aws_alb_load_balancer
+    aws_cloudfront_distribution aws_dynamodb_table aws_ebs_volume aws_elasticache_cluster
+    aws_elb_load_balancer aws_emr_cluster aws_kinesis_stream aws_lambda_function aws_rds_database
+    aws_redshift_cluster aws_s3_bucket aws_ses aws_sns_topic aws_sqs_queue bigquery_biengine_model
+    bigquery_dataset bigquery_dts_config bigquery_dts_run bigquery_project bigquery_resource
+    bigquery_table bigtable_cluster bigtable_table build cloud_composer_environment
+    cloud_composer_workflow cloud_dataproc_batch cloud_dataproc_cluster cloud_dataproc_job
+    cloud_dataproc_session cloud_dlp_project cloud_scheduler_job cloud_tasks_queue
+    cloudiot_device_registry cloudkms_cryptokey cloudkms_cryptokeyversion cloudkms_keyring
+    cloudml_job cloudml_model_version cloudsql_instance_database consumed_api consumer_quota
+    csr_repository datastore_database datastore_request dns_query filestore_instance
+    firebase_domain firebase_namespace firestore_database firestore_instance gce_autoscaler
+    gce_backend_service gce_disk gce_firewall_rule gce_instance_group gce_instance_group_manager
+    gce_network gce_network_region gce_project gce_router gce_subnetwork gce_zone_network_health
+    healthcare_dataset hybrid_nat_gateway identity_platform instance_group interconnect
+    interconnect_attachment internal_http_lb_rule internal_network_lb_rule internal_tcp_lb_rule
+    internal_udp_lb_rule istio_canonical_service k8s_control_plane_component k8s_entity k8s_scale
+    k8s_service knative_broker knative_revision knative_trigger l7_lb_rule logging_bucket
+    logging_exclusion logging_log logging_sink managed_service microsoft_ad_domain ml_job
+    nat_gateway network_security_policy organization project producer_quota pubsub_snapshot
+    pubsublite_reservation pubsublite_subscription_partition pubsublite_topic_partition
+    recommender redis_cluster service_account spanner_instance storage_transfer_job
+    tcp_ssl_proxy_rule testservice_matrix threat_detector tpu_worker transfer_service_agent
+    uptime_url video_intelligence vpc_access_connector vpn_gateway vpn_tunnel
+    """
+_OTHER_TYPES = frozenset(_OTHER_NAMES.split())
+"""Types without a service name that policies may filter on; their labels are not kept here."""
+
+_SERVICE_TYPE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/[A-Z][A-Za-z0-9_]*")
+
+
+class _PolicyResources(Collection[str]):
+    """The resource types that a policy's filter may name.
+
+    Types of a service bear its name (`redis.googleapis.com/Cluster`); there are too many of them
+    to list, so their form decides.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return (
+            name in RESOURCE_TYPES
+            or name in _OTHER_TYPES
+            or (isinstance(name, str) and _SERVICE_TYPE.fullmatch(name) is not None)
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*RESOURCE_TYPES, *_OTHER_TYPES}))
+
+    def __len__(self) -> int:
+        return len({*RESOURCE_TYPES, *_OTHER_TYPES})
+
+
+POLICY_RESOURCES: Collection[str] = _PolicyResources()
 
 _LOCATION = re.compile(
     r"global|us|eu|asia|local|(aws:)?[a-z]{2,}(-[a-z]+)+-?[0-9]+(-?[a-z])?|[a-z]+[0-9]*"

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from speakfit.emulator import unpublished
 from speakfit.emulator.answers import failure_of
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.routes import ROUTES, Route
@@ -26,6 +27,7 @@ _UNKNOWN_FIELD = re.compile(r'has no field named "(?P<field>[^"]*)"(?: at "(?P<a
 _ONEOF = re.compile(
     r'should not have multiple "(?P<oneof>\w+)" oneof fields(?: at "(?P<at>[^"]*)")?'
 )
+_DASHBOARDS = "google.monitoring.dashboard.v1."
 _FIELD_MASK = "google.protobuf.FieldMask"
 
 
@@ -127,8 +129,13 @@ def _bind_body(route: Route, message: Any, raw: bytes) -> None:
         raise InvalidArgument("Invalid JSON payload received. The body must be a JSON object.")
     target = message if route.body == "*" else getattr(message, route.body)
     target.SetInParent()
+    keeps = route.rpc.startswith(_DASHBOARDS)
     try:
-        json_format.ParseDict(body, target)
+        json_format.ParseDict(
+            unpublished.published(body, target.DESCRIPTOR) if keeps else body, target
+        )
+        if keeps:
+            unpublished.attach(body, target)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(_json_text(error, route.body)) from error
 
@@ -174,7 +181,11 @@ def answer(
             if route.body:
                 _bind_body(route, request, body)
             _bind_path(request, groups)
-        return 200, json_format.MessageToDict(route.answer(backend, request))
+        message = route.answer(backend, request)
+        body_of_answer = json_format.MessageToDict(message)
+        if route.rpc.startswith(_DASHBOARDS):
+            unpublished.restore(message, body_of_answer)
+        return 200, body_of_answer
     except Exception as error:
         failure = failure_of(error, where=where)
     payload: dict[str, Any] = {
