@@ -32,6 +32,7 @@ class Rule:
 _TESTS = "tests/speakfit/engine"
 _COMMON = "google.monitoring.v3 common.proto, Aggregation"
 _ALERT = "google.monitoring.v3 alert.proto, AlertPolicy"
+_SNOOZE = "google.monitoring.v3 snooze.proto, Snooze"
 _FILTERS = "cloud.google.com/monitoring/api/v3/filters"
 _DEPTH = "cloud.google.com/monitoring/alerts/concepts-indepth"
 _PARTIAL = "cloud.google.com/monitoring/alerts/partial-metric-data (from memory)"
@@ -134,6 +135,16 @@ RULES: tuple[Rule, ...] = (
         "DELTA makes a DELTA distribution of a CUMULATIVE one.",
         f"{_COMMON}; GitHub issue superserve-ai/sandbox#380",
         "test_align.py::test_growth_of_a_cumulative_distribution_is_a_distribution",
+    ),
+    _documented(
+        "Over a gap growth is interpolated, not extrapolated as Prometheus does.",
+        _COMMON,
+        "test_promtool.py::test_over_a_gap_growth_is_interpolated_where_prometheus_extrapolates",
+    ),
+    _documented(
+        "A counter grew since its start time, which Prometheus does not know.",
+        "google.monitoring.v3 common.proto, TimeInterval",
+        "test_promtool.py::test_a_counter_grew_since_its_start_time_which_prometheus_does_not_know",
     ),
     _documented(
         "INTERPOLATE lies on the line between the points around the boundary.",
@@ -338,6 +349,70 @@ RULES: tuple[Rule, ...] = (
         "A policy has at most 1,000 open incidents.",
         "incidents-events says there is a limit; the number is from memory",
         "test_incidents.py::test_a_policy_opens_at_most_a_thousand_incidents",
+    ),
+    _assumed(
+        "A series that found no room opens when another incident of the policy closes; the first "
+        "conditions and keys come first.",
+        "no page found",
+        "test_incidents.py::test_what_found_no_room_opens_when_there_is_room_in_a_replay_as_in_"
+        "single_steps",
+    ),
+    _documented(
+        "A snooze closes the open incidents of its policies.",
+        f"{_SNOOZE}; cloud.google.com/monitoring/alerts/snooze",
+        "test_incidents.py::test_a_snooze_closes_what_is_open_and_what_is_still_wrong_afterwards_"
+        "opens_anew",
+    ),
+    _documented(
+        "While a snooze lasts no incidents are opened.",
+        f"{_SNOOZE}; cloud.google.com/monitoring/alerts/snooze",
+        "test_incidents.py::test_a_snooze_opens_nothing_but_durations_go_on",
+    ),
+    _documented(
+        "A snooze is for the policies it names and, with a filter, for the series that pass.",
+        f"{_SNOOZE}.Criteria",
+        "test_incidents.py::test_a_snooze_is_for_its_policies_and_the_series_of_its_filter_only",
+    ),
+    _assumed(
+        "Conditions are evaluated during a snooze: what is still met at its end, which is not "
+        "part of it, opens then.",
+        "the proto says through the end time; what follows is not said",
+        "test_incidents.py::test_a_snooze_closes_what_is_open_and_what_is_still_wrong_afterwards_"
+        "opens_anew",
+    ),
+    _assumed(
+        "A snoozed series counts for triggers and combiners all the same.",
+        "no page found",
+        "test_incidents.py::test_a_snoozed_series_still_counts_for_the_trigger_and_the_other_"
+        "condition",
+    ),
+    _assumed(
+        "INT64 values are calculated with as doubles: beyond 2**53 the last digits are lost.",
+        "ours; the store keeps the points exactly",
+        "test_incidents.py::test_whole_numbers_beyond_two_to_the_53rd_are_compared_as_doubles",
+    ),
+    # Notifications
+    _documented(
+        "Notification prompts are [OPENED] or [OPENED, CLOSED]; without CLOSED nobody hears of "
+        "the end.",
+        f"{_ALERT}.AlertStrategy",
+        "test_notices.py::test_prompts_can_leave_the_closing_out",
+    ),
+    _assumed(
+        "Without prompts opening and closing are notified.",
+        "no page found; the API's older behaviour",
+        "test_notices.py::test_all_channels_hear_of_opening_and_closing_when_no_prompts_are_named",
+    ),
+    _documented(
+        "Channels of a strategy are reminded of an open incident every renotify_interval.",
+        f"{_ALERT}.AlertStrategy.NotificationChannelStrategy",
+        "test_notices.py::test_reminders_come_every_interval_while_the_incident_is_open",
+    ),
+    _assumed(
+        "Where several strategies name a channel the shortest interval counts; channels that the "
+        "policy does not have are not told.",
+        "no page found",
+        "test_notices.py::test_the_shortest_interval_counts_and_strangers_are_not_told",
     ),
     # Policies
     _documented(

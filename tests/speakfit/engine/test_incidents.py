@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speakfit.engine import incidents
+from speakfit.engine.filters import parse_filter
 from speakfit.engine.incidents import (
     CloseReason,
     Incident,
     IncidentClosed,
     IncidentOpened,
     PolicyState,
+    Replay,
+    Snooze,
     replay,
+    replay_many,
     step,
 )
 from speakfit.engine.points import MetricKind, Series, SeriesKey, ValueType
@@ -354,6 +359,93 @@ def test_a_policy_opens_at_most_a_thousand_incidents() -> None:
     series = [levels("9", of=key(i=str(i))) for i in range(1_005)]
     state, events = step(policy(threshold(5)), PolicyState.empty(), series, MINUTE)
     assert len(events) == len(state.open) == 1_000
+
+
+def test_what_found_no_room_opens_when_there_is_room_in_a_replay_as_in_single_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(incidents, "MAX_OPEN_INCIDENTS", 2)
+    series = [
+        levels("9 9 1 9 1", of=key(i="1")),
+        levels("9 9 9 9 1", of=key(i="2")),
+        levels("9 9 9 8 7", of=key(i="3")),
+        levels("9 1 9 9 1", of=key(i="4")),
+    ]
+    spec = policy(threshold(5))
+    assert run(spec, series, until=5) == [
+        "1 opened i=1", "1 opened i=2", "3 closed i=1", "3 opened i=3", "5 closed i=2",
+    ]  # fmt: skip
+    _, events = replay(spec, PolicyState.empty(), series, minutes(1, 2, 3))
+    assert events[-1].incident.started_ns == 3 * MINUTE
+    assert events[-1].incident.observed_value == 9
+
+
+def snooze(begin: int, end: int, *, only: str | None = None, of: str = "1") -> Snooze:
+    return Snooze(
+        start_ns=begin * MINUTE,
+        end_ns=end * MINUTE,
+        policies=frozenset({f"projects/p/alertPolicies/{of}"}),
+        filter=None if only is None else parse_filter(only),
+    )
+
+
+def test_a_snooze_closes_what_is_open_and_what_is_still_wrong_afterwards_opens_anew() -> None:
+    series = [levels("1 9 9 9 7 9 1")]
+    spec = policy(threshold(5))
+    assert run(spec, series, until=7, snoozes=[snooze(3, 5)]) == [
+        "2 opened", "3 closed", "5 opened", "7 closed",
+    ]  # fmt: skip
+    _, events = replay(
+        spec, PolicyState.empty(), series, minutes(2, 3, 4, 5), snoozes=[snooze(3, 5)]
+    )
+    assert events[1].incident.close_reason is CloseReason.SNOOZED
+    assert events[2].incident.observed_value == 7
+
+
+def test_a_snooze_opens_nothing_but_durations_go_on() -> None:
+    spec = policy(threshold(5, duration="180s"))
+    assert run(spec, [levels("9 9 9 9 9 9")], until=6, snoozes=[snooze(1, 6)]) == ["6 opened"]
+
+
+def test_a_snooze_is_for_its_policies_and_the_series_of_its_filter_only() -> None:
+    series = [levels("9 9 9", of=key({"task_id": task})) for task in ("1", "2")]
+    spec = policy(threshold(5))
+    opens = ["1 opened", "1 opened"]
+    assert run(spec, series, until=3, snoozes=[snooze(1, 3, of="2")]) == opens
+    one = snooze(1, 3, only='resource.labels.task_id = "2"')
+    assert run(spec, series, until=3, snoozes=[one]) == ["1 opened", "3 opened"]
+    assert run(spec, series, until=3, snoozes=[snooze(1, 2), snooze(2, 3)]) == [
+        "3 opened", "3 opened",
+    ]  # fmt: skip
+
+
+def test_a_snoozed_series_still_counts_for_the_trigger_and_the_other_condition() -> None:
+    both = policy(*TWO, combiner="AND")
+    one = snooze(1, 3, only='resource.labels.task_id = "1"')
+    series = machine("1", "9 9 9", "1 1 1") + machine("2", "1 1 1", "9 9 9")
+    assert run(both, series, until=3, snoozes=[one]) == ["1 opened what=mem", "3 opened what=cpu"]
+
+
+def test_whole_numbers_beyond_two_to_the_53rd_are_compared_as_doubles() -> None:
+    huge = 2**53
+    series = gauge({1: huge + 1}, value_type=ValueType.INT64)
+    assert run(policy(threshold(huge)), [series], until=1) == []
+    series = gauge({1: huge + 2}, value_type=ValueType.INT64)
+    assert run(policy(threshold(huge)), [series], until=1) == ["1 opened"]
+
+
+def test_policies_that_are_evaluated_together_keep_to_themselves() -> None:
+    off = replace(policy(threshold(5)), enabled=False)
+    state, _ = step(policy(threshold(5)), PolicyState.empty(), [levels("9")], MINUTE)
+    replays = [
+        Replay(spec=off, state=state),
+        Replay(spec=policy(threshold(5)), state=PolicyState.empty()),
+        Replay(spec=policy(absence("120s")), state=state, active_since_ns=2 * MINUTE),
+    ]
+    together = replay_many(replays, iter([levels("_ 9 9 _ _ _")]), minutes(2, 3, 4, 5))
+    assert [story(events) for _, events in together] == [
+        ["2 closed"], ["2 opened"], ["2 closed", "5 opened"],
+    ]  # fmt: skip
 
 
 def test_the_longest_duration_the_api_can_say_is_never_reached() -> None:
