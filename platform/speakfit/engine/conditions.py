@@ -335,11 +335,8 @@ def _gone(present: Ints, at_ns: Ints, *, limit: int, seen_before: int | None) ->
     if not lasts.any():
         return None
     gone = np.zeros(len(at_ns), dtype=np.bool_)
-    for begin, until, last_seen in zip(
-        after[:-1][lasts], after[1:][lasts], seen[lasts], strict=True
-    ):
-        start = max(int(begin) + 1, int(np.searchsorted(at_ns, last_seen + limit)))
-        gone[start:until] = True
+    for until, last_seen in zip(after[1:][lasts], seen[lasts], strict=True):
+        gone[int(np.searchsorted(at_ns, last_seen + limit)) : until] = True
     return gone
 
 

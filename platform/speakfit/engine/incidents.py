@@ -317,7 +317,7 @@ def _violation(condition: _Evaluated, verdict: Verdict, length: int) -> _Violati
         reasons = dict.fromkeys(
             closing[np.isnan(values[closing])].tolist(), CloseReason.MISSING_DATA
         )
-    if verdict.first_known or verdict.gone is not None:
+    if verdict.gone is not None:
         unknown = [index for index in closing.tolist() if not verdict.known_at(index)]
         reasons |= dict.fromkeys(unknown, CloseReason.AUTO_CLOSED)
     return _Violation(
@@ -499,7 +499,7 @@ def _closing(incident: Incident, at_ns: int, reason: CloseReason) -> IncidentClo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Edges:
-    """Where series begin and end to fire: by evaluation, ends first, then by rank."""
+    """Where series begin and end to fire: by evaluation, then by rank."""
 
     index: Ints
     opens: Bools
@@ -537,7 +537,7 @@ def _edges(
         nothing = np.zeros(0, dtype=np.int64)
         return _Edges(index=nothing, opens=nothing > 0, rank=nothing, violations=())
     all_index, all_opens, all_ranks = map(np.concatenate, (index, opens, ranks))
-    order = np.lexsort((all_ranks, all_opens, all_index))
+    order = np.lexsort((all_ranks, all_index))
     return _Edges(
         index=all_index[order],
         opens=all_opens[order],

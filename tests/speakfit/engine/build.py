@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speakfit.engine.incidents import Event, IncidentOpened, PolicyState, Snooze, replay, step
+from speakfit.engine.incidents import Event, IncidentOpened, PolicyState, Snooze, replay
 from speakfit.engine.points import (
     Buckets,
     Descriptor,
@@ -188,19 +188,25 @@ def run(
     since: float = 0,
     snoozes: Sequence[Snooze] = (),
 ) -> list[str]:
-    """What happens when a policy is evaluated every minute from 1, all at once and one by one."""
+    """What happens when a policy is evaluated every minute from 1: at once, and a few at a time."""
     at = minutes(*range(1, until + 1))
     since_ns = round(since * MINUTE)
     _, events = replay(
         spec, PolicyState.empty(), series, at, active_since_ns=since_ns, snoozes=snoozes
     )
-    state = PolicyState.empty()
-    single: list[Event] = []
-    for time in at:
-        state, found = step(
-            spec, state, series, int(time), active_since_ns=since_ns, snoozes=snoozes
-        )
-        state = PolicyState.from_json(state.to_json())
-        single += found
-    assert tuple(single) == events, "one evaluation at a time tells another story"
+    for size in (1, 2, 3):
+        state = PolicyState.empty()
+        told: list[Event] = []
+        for first in range(0, until, size):
+            state, found = replay(
+                spec,
+                state,
+                series,
+                at[first : first + size],
+                active_since_ns=since_ns,
+                snoozes=snoozes,
+            )
+            state = PolicyState.from_json(state.to_json())
+            told += found
+        assert tuple(told) == events, f"evaluations in groups of {size} tell another story"
     return story(events)

@@ -83,6 +83,20 @@ def test_the_mean_of_a_constant_is_that_constant() -> None:
         assert values[0] == 0.1
 
 
+def test_no_mean_of_equal_values_is_above_or_below_them() -> None:
+    for value in (0.1, 0.7, 1 / 3, 1e17 / 3, -0.1):
+        series = gauge({float(minute): value for minute in range(1, 60)})
+        for period in range(2, 40):
+            means = align(
+                series,
+                aligner=Aligner.ALIGN_MEAN,
+                period_ns=period * MINUTE,
+                at_ns=minutes(*range(1, 60)),
+            )
+            assert not isinstance(means, Distributions)
+            assert set(means.tolist()) == {value}
+
+
 def test_bools_count_and_make_fractions() -> None:
     series = gauge({1: 1, 2: 0, 3: 1, 4: 1}, value_type=ValueType.BOOL)
     assert aligned(series, "ALIGN_COUNT_TRUE", 4, period=4) == [3]
@@ -109,6 +123,19 @@ def test_percent_change_compares_ten_minute_means() -> None:
     assert aligned(still_zero, "ALIGN_PERCENT_CHANGE", 20, period=10) == [0]
     negative = gauge({minute: -5.0 if minute % 2 else 10.0 for minute in range(1, 21)})
     assert aligned(negative, "ALIGN_PERCENT_CHANGE", 20, period=10) == [0]
+
+
+def test_percent_change_needs_data_now_and_before() -> None:
+    ended = gauge(dict.fromkeys(range(1, 11), 10.0))
+    assert aligned(ended, "ALIGN_PERCENT_CHANGE", 15, 20, 25, period=10) == [0, None, None]
+    begun = gauge(dict.fromkeys(range(11, 21), 10.0))
+    assert aligned(begun, "ALIGN_PERCENT_CHANGE", 20, period=10) == [None]
+
+
+def test_growth_in_no_time_belongs_to_the_window_that_holds_the_point() -> None:
+    series = counter({1: 5, 2: 7, 4: 8}, start=[1, 1, 4])
+    assert aligned(series, "ALIGN_DELTA", 1, 2, 3, 4, 5) == [5, 2, None, 8, None]
+    assert aligned(series, "ALIGN_DELTA", 1.5, 2, period=0.5) == [1, 1]
 
 
 def test_a_counter_becomes_growth_per_window_and_per_second() -> None:

@@ -426,6 +426,27 @@ def test_a_snoozed_series_still_counts_for_the_trigger_and_the_other_condition()
     assert run(both, series, until=3, snoozes=[one]) == ["1 opened what=mem", "3 opened what=cpu"]
 
 
+def test_an_incident_that_the_combiner_closes_after_a_snooze_says_so() -> None:
+    spec = policy(*TWO, combiner="AND")
+    series = machine("1", "9 9 9 9", "9 9 9 1")
+    _, events = replay(
+        spec, PolicyState.empty(), series, minutes(1, 2, 3, 4), snoozes=[snooze(2, 3)]
+    )
+    reasons = [event.incident.close_reason for event in events if isinstance(event, IncidentClosed)]
+    assert reasons == [
+        CloseReason.SNOOZED, CloseReason.SNOOZED, CloseReason.COMBINER, CloseReason.RECOVERED,
+    ]  # fmt: skip
+
+
+def test_an_incident_about_absence_closes_a_day_and_auto_close_later() -> None:
+    spec = policy(absence("120s"), alertStrategy={"autoClose": "1800s"})
+    end = 1 + 2 + 30 + 24 * 60
+    at = minutes(*range(1, end + 2))
+    _, events = replay(spec, PolicyState.empty(), [levels("1")], at)
+    assert story(events) == ["3 opened", f"{end} closed"]
+    assert events[1].incident.close_reason is CloseReason.AUTO_CLOSED
+
+
 def test_whole_numbers_beyond_two_to_the_53rd_are_compared_as_doubles() -> None:
     huge = 2**53
     series = gauge({1: huge + 1}, value_type=ValueType.INT64)

@@ -140,6 +140,23 @@ def test_distributions_merge_and_average_across_series() -> None:
     }
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_distributions_of_different_layouts_average_across_series(order: int) -> None:
+    series = [
+        histograms({1: histogram([0, 2, 4], [0, 2, 2, 0])}, of=key(i="1")),
+        histograms({1: histogram([0, 1, 4], [0, 4, 0, 0])}, of=key(i="2")),
+        histograms({1: histogram([0, 1, 4], [0, 0, 2, 0])}, of=key(i="3")),
+    ][::order]
+    assert reduced(series, aggregation("ALIGN_DELTA", reducer="REDUCE_MEAN")) == {"": 1.5}
+
+
+def test_percentiles_of_infinite_values_are_infinite() -> None:
+    series = [gauge({1: value}, of=key(i=str(i))) for i, value in enumerate([1, np.inf, np.inf])]
+    raw = aggregation("ALIGN_MEAN", reducer="REDUCE_PERCENTILE_95")
+    assert reduced(series, raw) == {"": np.inf}
+    assert reduced(series[:1], raw) == {"": 1}
+
+
 def test_several_aggregations_apply_in_order() -> None:
     # Two counters of 1 and 2 per second: rates of five minutes, then their sum over fifteen.
     series = [
