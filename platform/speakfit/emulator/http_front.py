@@ -13,6 +13,8 @@ from starlette.routing import Route
 from speakfit.emulator import rest_front
 from speakfit.emulator.answers import failure_of
 from speakfit.emulator.console import console_page
+from speakfit.emulator.pagerduty_endpoint import Answer as PagerDutyAnswer
+from speakfit.emulator.pagerduty_endpoint import Request as PagerDutyRequest
 from speakfit.errors import WireError
 
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _MAX_BODY = 8 * 1_024 * 1_024
+_PAGERDUTY_ROOTS = (
+    "incidents",
+    "services",
+    "users",
+    "escalation_policies",
+    "oncalls",
+    "log_entries",
+    "change_events",
+)
 
 
 async def _body(request: Request) -> bytes | None:
@@ -38,6 +49,13 @@ def _error(status: int, code: str, text: str) -> JSONResponse:
     return JSONResponse(
         {"error": {"code": status, "message": text, "status": code}}, status_code=status
     )
+
+
+def _pagerduty_response(answer: PagerDutyAnswer) -> Response:
+    headers = dict(answer.headers)
+    if answer.body is None:
+        return Response(status_code=answer.status, headers=headers)
+    return JSONResponse(answer.body, status_code=answer.status, headers=headers)
 
 
 def http_app(emulator: Emulator) -> Starlette:
@@ -63,14 +81,17 @@ def http_app(emulator: Emulator) -> Starlette:
         call: Any = pagerduty.enqueue
         if request.url.path.startswith("/v2/change"):
             call = pagerduty.enqueue_change
-        status, answer = await run_in_threadpool(call, b"" if raw is None else raw)
-        return JSONResponse(answer, status_code=status)
+        return _pagerduty_response(await run_in_threadpool(call, raw))
 
     async def pagerduty_rest(request: Request) -> Response:
-        status, answer = await run_in_threadpool(
-            pagerduty.answer, request.url.path, request.query_params.multi_items()
+        asked = PagerDutyRequest(
+            method=request.method,
+            path=request.url.path,
+            query=request.query_params.multi_items(),
+            headers=dict(request.headers),
+            body=await _body(request),
         )
-        return JSONResponse(answer, status_code=status)
+        return _pagerduty_response(await run_in_threadpool(pagerduty.answer, asked))
 
     def incidents(_request: Request) -> Response:
         return JSONResponse({"incidents": emulator.incidents()})
@@ -101,8 +122,10 @@ def http_app(emulator: Emulator) -> Starlette:
             Route("/emulator/v1/incidents", incidents),
             Route("/v2/enqueue", enqueue, methods=["POST"]),
             Route("/v2/change/enqueue", enqueue, methods=["POST"]),
-            Route("/incidents{rest:path}", pagerduty_rest),
-            Route("/services{rest:path}", pagerduty_rest),
+            *(
+                Route(f"/{name}{{rest:path}}", pagerduty_rest, methods=_METHODS)
+                for name in _PAGERDUTY_ROOTS
+            ),
             Route("/{path:path}", monitoring, methods=_METHODS),
         ],
     )

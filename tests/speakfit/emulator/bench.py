@@ -131,7 +131,12 @@ class Bench:
     def http(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """A plain HTTP call; bytes go as they are, anything else as JSON."""
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.emulator.http_url + path, data=raw, method=method)
+        request = urllib.request.Request(
+            self.emulator.http_url + path,
+            data=raw,
+            method=method,
+            headers={"Authorization": "Token token=any"},
+        )
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, json.loads(answer.read())
