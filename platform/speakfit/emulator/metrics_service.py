@@ -25,7 +25,7 @@ from speakfit.emulator.answers import NUMBERS, DetailedInvalidArgument
 from speakfit.emulator.listing import page
 from speakfit.emulator.naming import project_of
 from speakfit.emulator.points import (
-    NewPoint,
+    Batch,
     PointStore,
     StoredSeries,
     read_distribution,
@@ -147,13 +147,21 @@ class _Refused(InvalidArgument):
         self.group = group
 
 
-@dataclass(frozen=True, kw_only=True)
+_Name = tuple[bytes, bytes]
+"""Metric and resource as a client serialised them; one series may have several."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Identity:
     """A series as written, checked once and remembered."""
 
-    key: SeriesKey
+    stored: StoredSeries
     kind: MetricKind
+    gauge: bool
+    kind_number: int
     value_type: ValueType
+    field: str
+    """The member of TypedValue that its points fill."""
 
 
 class MetricsService:
@@ -164,7 +172,7 @@ class MetricsService:
         self._points = points
         self._clock = clock
         self._descriptors: dict[tuple[str, str], Any] = {}
-        self._identities: dict[tuple[str, bytes, bytes], _Identity] = {}
+        self._identities: dict[str, dict[_Name, _Identity]] = {}
         self._load()
 
     def _load(self) -> None:
@@ -399,54 +407,133 @@ class MetricsService:
             raise InvalidArgument.of_field(
                 "timeSeries", total, f"A request must hold 1 to {_MAX_SERIES} time series."
             )
-        names: set[tuple[bytes, bytes]] = set()
         identified = []
         for index, series in enumerate(request.time_series):
-            if len(series.points) != 1:
+            points = series.points
+            if len(points) != 1:
                 raise InvalidArgument.of_field(
                     f"timeSeries[{index}].points",
-                    len(series.points),
+                    len(points),
                     "Exactly one point must be written per TimeSeries per request.",
                 )
-            name = (
-                series.metric.SerializeToString(deterministic=True),
-                series.resource.SerializeToString(deterministic=True),
-            )
-            if name in names:
-                raise InvalidArgument(
-                    f"Field timeSeries[{index}] had an invalid value: Duplicate TimeSeries "
-                    "encountered. Only one point can be written per TimeSeries per request."
-                )
-            names.add(name)
-            identified.append((name, series))
-        try:
-            with self._store.transaction():
-                written, failures = self._write(project, identified)
-        except Unavailable:
-            # The disk refused: forget descriptors that exist in memory only.
-            self._load()
-            raise
+            name = series.metric.SerializeToString(), series.resource.SerializeToString()
+            identified.append((name, series, points[0]))
+        self._refuse_twins([name for name, _series, _point in identified])
+        written, failures = self._write(project, identified)
         if failures:
             raise self._partial(request, failures, written=written)
         return empty_pb2.Empty()
 
+    @staticmethod
+    def _refuse_twins(names: Sequence[object]) -> None:
+        """Refuse a request that names a series twice; the second one is the wrong one."""
+        if len(set(names)) < len(names):
+            seen: set[object] = set()
+            for index, name in enumerate(names):
+                if name in seen:
+                    raise InvalidArgument(
+                        f"Field timeSeries[{index}] had an invalid value: Duplicate TimeSeries "
+                        "encountered. Only one point can be written per TimeSeries per request."
+                    )
+                seen.add(name)
+
     def _write(
-        self, project: str, identified: list[tuple[tuple[bytes, bytes], Any]]
+        self, project: str, identified: list[tuple[_Name, Any, Any]]
     ) -> tuple[int, dict[str, tuple[str, list[int]]]]:
         """Write what is valid; failures by what they share, with a text and their positions."""
         failures: dict[str, tuple[str, list[int]]] = {}
-        accepted: list[NewPoint] = []
-        now_ns = self._clock.now_ns()
-        for index, (name, series) in enumerate(identified):
+        batch = Batch()
+        fresh: dict[_Name, _Identity] = {}
+        declared: dict[SeriesKey, StoredSeries] = {}
+        with self._store.lock:
+            now_ns = self._clock.now_ns()
+            known = self._identities.setdefault(project, {})
             try:
-                accepted.append(self._accept(project, index, name, series, now_ns))
-            except _Refused as error:
-                failures.setdefault(error.group, (error.what, []))[1].append(index)
-            except WireError as error:
-                failures.setdefault(error.what, (error.what, []))[1].append(index)
-        if accepted:
-            self._points.add(accepted)
-        return len(accepted), failures
+                with self._store.transaction():
+                    for index in self._take_known(known, identified, now_ns, batch):
+                        name, series, _point = identified[index]
+                        identity = known.get(name)
+                        try:
+                            found = self._accept(
+                                project, index, identity, series, now_ns, batch, declared
+                            )
+                        except _Refused as error:
+                            failures.setdefault(error.group, (error.what, []))[1].append(index)
+                        except WireError as error:
+                            failures.setdefault(error.what, (error.what, []))[1].append(index)
+                        else:
+                            if found is not identity:
+                                fresh[name] = found
+                    # One series may be spelt in two ways, with and without its project_id.
+                    self._refuse_twins([stored.number for stored in batch.series()])
+                    if len(batch):
+                        self._points.store(batch)
+            except (Unavailable, InvalidArgument):
+                # Nothing was written: forget descriptors that exist in memory only.
+                self._load()
+                raise
+            self._points.settle(batch)
+            known.update(fresh)
+        return len(batch), failures
+
+    def _take_known(
+        self,
+        known: dict[_Name, _Identity],
+        identified: list[tuple[_Name, Any, Any]],
+        now_ns: int,
+        batch: Batch,
+    ) -> list[int]:
+        """Accept the next numbers of known series; the positions of what needs a closer look.
+
+        This is the hot loop of the emulator. It accepts nothing that `_accept` would refuse, and
+        leaves every refusal to it.
+        """
+        oldest, newest = now_ns - _OLDEST_NS, now_ns + _NEWEST_NS
+        to_policy, isnan = self._clock.to_policy_ns, math.isnan
+        integers, doubles = batch.integers, batch.doubles
+        left = []
+        for index, (name, series, point) in enumerate(identified):
+            identity = known.get(name)
+            if identity is None:
+                left.append(index)
+                continue
+            typed, interval, stored = point.value, point.interval, identity.stored
+            written = typed.WhichOneof("value")
+            kind_number = series.metric_kind
+            stamp = interval.end_time
+            real_end = stamp.seconds * _SECOND + stamp.nanos
+            end_ns = start_ns = to_policy(real_end)
+            good = (
+                written == identity.field
+                and (not kind_number or kind_number == identity.kind_number)
+                and real_end
+                and oldest <= end_ns <= newest
+                and end_ns - stored.last_end_ns >= _SAMPLING_NS
+            )
+            if good and interval.HasField("start_time"):
+                stamp = interval.start_time
+                real_start = stamp.seconds * _SECOND + stamp.nanos
+                if identity.gauge:
+                    good = not real_start or real_start == real_end
+                else:
+                    start_ns = to_policy(real_start)
+                    good = (
+                        0 < real_start < real_end
+                        and 0 < start_ns < _LAST_NS
+                        and start_ns >= stored.last_start_ns
+                    )
+            elif not identity.gauge:
+                good = False
+            if good and written == "double_value":
+                double = typed.double_value
+                if not isnan(double):
+                    doubles.append((stored, start_ns, end_ns, double))
+                    continue
+            elif good and written == "int64_value":
+                integers.append((stored, start_ns, end_ns, typed.int64_value))
+                continue
+            left.append(index)
+        return left
 
     @staticmethod
     def _partial(
@@ -478,49 +565,70 @@ class MetricsService:
         )
 
     def _accept(
-        self, project: str, index: int, name: tuple[bytes, bytes], series: Any, now_ns: int
-    ) -> NewPoint:
-        """Check one series and its point; the order of the checks is that of a reader."""
+        self,
+        project: str,
+        index: int,
+        identity: _Identity | None,
+        series: Any,
+        now_ns: int,
+        batch: Batch,
+        declared: dict[SeriesKey, StoredSeries],
+    ) -> _Identity:
+        """Check one series and add its point; the order of the checks is that of a reader.
+
+        `identity` is what the series was when it was written last, `declared` the new series of
+        this call.
+        """
         field = f"timeSeries[{index}]"
         point = series.points[0]
         written = point.value.WhichOneof("value")
         if written is None:
             raise InvalidArgument(f"Field {field}.points[0].value had an invalid value: not set.")
         value_type = _WRITTEN[written]
-        identity = self._identities.get((project, *name))
-        fresh = False
         if (
             identity is None
             or identity.value_type is not value_type
-            or (series.metric_kind and _KINDS.Name(series.metric_kind) != identity.kind.value)
+            or (series.metric_kind and series.metric_kind != identity.kind_number)
         ):
-            identity = self._identify(project, index, series, value_type)
-            fresh = True
-        start_ns, end_ns = self._interval(field, series.metric.type, identity, point, now_ns)
+            identity = None
+            key, kind = self._identify(project, index, series, value_type)
+        else:
+            key, kind = identity.stored.key, identity.kind
+        start_ns, end_ns = self._interval(field, series.metric.type, kind, point, now_ns)
         value = getattr(point.value, written)
         parsed = None
         if value_type is ValueType.DISTRIBUTION:
             parsed = self._check_distribution(f"{field}.points[0].distributionValue", value)
-            value = value.SerializeToString()
         elif value_type is ValueType.DOUBLE and math.isnan(value):
             raise InvalidArgument.of_field(f"{field}.points[0].value", value, "not a number.")
-        self._check_order(project, identity, start_ns, end_ns)
-        if fresh:
+        self._check_order(self._points.find(project, key), start_ns, end_ns)
+        if identity is None:
             # Only now: a point that is refused must not bring its metric into being.
-            self._declare_written(project, series, identity)
-            self._identities[project, *name] = identity
-        return NewPoint(
-            project=project,
-            key=identity.key,
-            kind=identity.kind,
-            value_type=value_type,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            value=value,
-            parsed=parsed,
-        )
+            self._declare_written(project, series, kind, value_type)
+            if key not in declared:
+                declared[key] = self._points.declare(project, key, kind, value_type)
+            identity = _Identity(
+                stored=declared[key],
+                kind=kind,
+                gauge=kind is MetricKind.GAUGE,
+                kind_number=_KINDS.Value(kind.value),
+                value_type=value_type,
+                field=written,
+            )
+        stored = identity.stored
+        if parsed is not None:
+            batch.distributions.append(
+                (stored, start_ns, end_ns, value.SerializeToString(), parsed)
+            )
+        elif value_type is ValueType.DOUBLE:
+            batch.doubles.append((stored, start_ns, end_ns, value))
+        else:
+            batch.integers.append((stored, start_ns, end_ns, int(value)))
+        return identity
 
-    def _identify(self, project: str, index: int, series: Any, value_type: ValueType) -> _Identity:
+    def _identify(
+        self, project: str, index: int, series: Any, value_type: ValueType
+    ) -> tuple[SeriesKey, MetricKind]:
         """Check metric, resource, kind and type against each other and the descriptor."""
         field = f"timeSeries[{index}]"
         metric_type = series.metric.type
@@ -575,18 +683,17 @@ class MetricsService:
                 _KINDS.Name(kind_number),
                 "A metric that is created by writing to it must be GAUGE or CUMULATIVE.",
             )
-        return _Identity(
-            key=SeriesKey.of(
-                metric_type=metric_type,
-                metric_labels=labels,
-                resource_type=series.resource.type,
-                resource_labels=resource,
-            ),
-            kind=MetricKind(_KINDS.Name(kind_number)),
-            value_type=value_type,
+        key = SeriesKey.of(
+            metric_type=metric_type,
+            metric_labels=labels,
+            resource_type=series.resource.type,
+            resource_labels=resource,
         )
+        return key, MetricKind(_KINDS.Name(kind_number))
 
-    def _declare_written(self, project: str, series: Any, identity: _Identity) -> None:
+    def _declare_written(
+        self, project: str, series: Any, kind: MetricKind, value_type: ValueType
+    ) -> None:
         """Create the descriptor of a metric that is written first, or add labels to it."""
         old = self._descriptors.get((project, series.metric.type))
         known = {label.key for label in old.labels} if old is not None else set()
@@ -595,8 +702,8 @@ class MetricsService:
             self._declare(
                 project,
                 metric_type=series.metric.type,
-                kind=_KINDS.Value(identity.kind.value),
-                value_type=_VALUE_TYPES.Value(identity.value_type.value),
+                kind=_KINDS.Value(kind.value),
+                value_type=_VALUE_TYPES.Value(value_type.value),
                 unit=series.unit or (old.unit if old else ""),
                 labels=[label_pb2.LabelDescriptor(key=key) for key in added],
                 description=old.description if old else "",
@@ -604,7 +711,7 @@ class MetricsService:
             )
 
     def _interval(
-        self, field: str, metric_type: str, identity: _Identity, point: Any, now_ns: int
+        self, field: str, metric_type: str, kind: MetricKind, point: Any, now_ns: int
     ) -> tuple[int, int]:
         """Start and end in policy time; texts show the times the client sent."""
         interval = point.interval
@@ -626,7 +733,7 @@ class MetricsService:
                 "Data points cannot be written more than 5m in the future.",
             )
         real_start = _stamp_ns(interval.start_time)
-        if identity.kind is MetricKind.GAUGE:
+        if kind is MetricKind.GAUGE:
             if real_start and real_start != real_end:
                 raise InvalidArgument.of_field(
                     f"{field}.start_time",
@@ -694,11 +801,10 @@ class MetricsService:
             raise refuse("The mean, the deviation and all bounds must be finite.")
         return parsed
 
-    def _check_order(self, project: str, identity: _Identity, start_ns: int, end_ns: int) -> None:
-        stored = self._points.find(project, identity.key)
+    def _check_order(self, stored: StoredSeries | None, start_ns: int, end_ns: int) -> None:
         if stored is None or not stored.last_end_ns:
             return
-        if identity.kind is not MetricKind.GAUGE and start_ns < stored.last_start_ns:
+        if stored.kind is not MetricKind.GAUGE and start_ns < stored.last_start_ns:
             rule = _ORDER.format("start")
         elif end_ns <= stored.last_end_ns:
             rule = _ORDER.format("end")
@@ -707,11 +813,11 @@ class MetricsService:
         else:
             return
         place = (
-            f"write for resource={identity.key.resource_type}{_braces(identity.key.resource)} "
+            f"write for resource={stored.key.resource_type}{_braces(stored.key.resource)} "
             "failed with: "
         )
         raise _Refused(
-            f"{place}{rule} {{Metric: {identity.key.metric_type}, Timestamps: {{Youngest Existing: "
+            f"{place}{rule} {{Metric: {stored.key.metric_type}, Timestamps: {{Youngest Existing: "
             f"'{_slashes(self._clock.to_real_ns(stored.last_end_ns))}', "
             f"New: '{_slashes(self._clock.to_real_ns(end_ns))}'}}}}",
             group=place + rule,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,72 @@ def write_distribution(value: Distribution) -> Any:
     )
 
 
+_TAIL = 32
+_COUNTS = struct.Struct("<3I")
+
+
+class Batch:
+    """The points of one call on their way to the store: integers, doubles, distributions."""
+
+    def __init__(self) -> None:
+        self.integers: list[tuple[StoredSeries, int, int, int]] = []
+        self.doubles: list[tuple[StoredSeries, int, int, float]] = []
+        self.distributions: list[tuple[StoredSeries, int, int, bytes, Distribution]] = []
+        """(series, start_ns, end_ns, value), and for a distribution what it was parsed to."""
+
+    def __len__(self) -> int:
+        return len(self.integers) + len(self.doubles) + len(self.distributions)
+
+    def series(self) -> Iterator[StoredSeries]:
+        """The series that get a point."""
+        for integer in self.integers:
+            yield integer[0]
+        for double in self.doubles:
+            yield double[0]
+        for distribution in self.distributions:
+            yield distribution[0]
+
+    def to_bytes(self) -> tuple[int, bytes]:
+        """The newest end time, and all points in columns."""
+        rows: list[tuple[Any, ...]] = [*self.integers, *self.doubles, *self.distributions]
+        ends = array("q", [row[2] for row in rows])
+        blobs = [row[3] for row in self.distributions]
+        return max(ends), b"".join(
+            (
+                _COUNTS.pack(len(self.integers), len(self.doubles), len(blobs)),
+                array("q", [row[0].number for row in rows]).tobytes(),
+                array("q", [row[1] for row in rows]).tobytes(),
+                ends.tobytes(),
+                array("q", [row[3] for row in self.integers]).tobytes(),
+                array("d", [row[3] for row in self.doubles]).tobytes(),
+                array("I", [len(blob) for blob in blobs]).tobytes(),
+                *blobs,
+            )
+        )
+
+    @staticmethod
+    def rows(body: bytes) -> Iterator[tuple[int, int, int, Any]]:
+        """(series number, start_ns, end_ns, value) of all points in what to_bytes wrote."""
+        integers, doubles, blobs = _COUNTS.unpack_from(body)
+        count = integers + doubles + blobs
+        offset = _COUNTS.size
+
+        def column(code: str, length: int) -> Any:
+            nonlocal offset
+            values = array(code)
+            end = offset + length * values.itemsize
+            values.frombytes(body[offset:end])
+            offset = end
+            return values
+
+        numbers, starts, ends = (column("q", count) for _ in range(3))
+        values: list[Any] = [*column("q", integers), *column("d", doubles)]
+        for length in column("I", blobs):
+            values.append(body[offset : offset + length])
+            offset += length
+        yield from zip(numbers, starts, ends, values, strict=True)
+
+
 class _Column:
     """An array that grows at its end; slices taken earlier stay true."""
 
@@ -73,6 +140,15 @@ class _Column:
             self._array = grown
         self._array[self.size] = value
         self.size += 1
+
+    def extend(self, values: Sequence[Any]) -> None:
+        size = self.size + len(values)
+        if size > len(self._array):
+            grown = np.empty(self._shape(max(size, 2 * self.size)), dtype=self._array.dtype)
+            grown[: self.size] = self._array[: self.size]
+            self._array = grown
+        self._array[self.size : size] = values
+        self.size = size
 
     def keep_from(self, first: int) -> None:
         self._array = self._array[first : max(self.size, first + 16)].copy()
@@ -159,27 +235,48 @@ class StoredSeries:
         # Plain integers beside the arrays: the order check runs on every write.
         self.last_start_ns = 0
         self.last_end_ns = 0
+        # The newest numbers, not yet in the columns: many are cheaper to add than one.
+        self._tail: list[tuple[int, int, float]] = []
 
     def __len__(self) -> int:
-        return self._ends.size
+        return self._ends.size + len(self._tail)
+
+    def _fold(self) -> None:
+        """Put the newest numbers into the columns; every reader does so first."""
+        if self._tail:
+            assert self._numbers is not None
+            starts, ends, numbers = zip(*self._tail, strict=True)
+            self._numbers.extend(numbers)
+            self._starts.extend(starts)
+            self._ends.extend(ends)
+            self._tail.clear()
 
     def append(
         self, start_ns: int, end_ns: int, value: Any, parsed: Distribution | None = None
     ) -> None:
         """Add the newest point; a distribution comes serialised, and parsed when at hand."""
-        if self._histograms is not None:
-            if parsed is None:
-                parsed = read_distribution(distribution_pb2.Distribution.FromString(value))
-            self._histograms.append(value, parsed)
-        else:
-            assert self._numbers is not None
-            self._numbers.append(value)
+        if self._histograms is None:
+            self.append_number(start_ns, end_ns, value)
+            return
+        if parsed is None:
+            parsed = read_distribution(distribution_pb2.Distribution.FromString(value))
+        self._histograms.append(value, parsed)
         self._starts.append(start_ns)
         self._ends.append(end_ns)
         self.last_start_ns, self.last_end_ns = start_ns, end_ns
 
+    def append_number(self, start_ns: int, end_ns: int, value: float) -> None:
+        """Add the newest point of a series of numbers."""
+        tail = self._tail
+        tail.append((start_ns, end_ns, value))
+        self.last_start_ns = start_ns
+        self.last_end_ns = end_ns
+        if len(tail) >= _TAIL:
+            self._fold()
+
     def forget_before(self, before_ns: int) -> None:
         """Drop points that ended before a time."""
+        self._fold()
         first = int(np.searchsorted(self._ends.view(), before_ns))
         if first:
             for column in (self._starts, self._ends, self._numbers, self._histograms):
@@ -188,6 +285,7 @@ class StoredSeries:
 
     def between(self, after_ns: int, until_ns: int) -> range:
         """Positions of the points whose end time lies in (after, until]."""
+        self._fold()
         ends = self._ends.view()
         return range(
             int(np.searchsorted(ends, after_ns, side="right")),
@@ -196,6 +294,7 @@ class StoredSeries:
 
     def point(self, position: int) -> tuple[int, int, Any]:
         """Start, end and value of one point; a distribution as its serialised message."""
+        self._fold()
         if self._histograms is not None:
             value: Any = self._histograms.blob(position)
         else:
@@ -205,6 +304,7 @@ class StoredSeries:
 
     def columns(self, positions: range) -> Series:
         """Some points as the engine wants them, without copying."""
+        self._fold()
         first, last = positions.start, max(positions.start, positions.stop)
         return Series(
             key=self.key,
@@ -217,21 +317,6 @@ class StoredSeries:
             else self._numbers.view(first, last).astype(np.float64),
             distributions=None if self._histograms is None else self._histograms.view(first, last),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewPoint:
-    """One accepted point on its way to the store."""
-
-    project: str
-    key: SeriesKey
-    kind: MetricKind
-    value_type: ValueType
-    start_ns: int
-    end_ns: int
-    value: Any
-    """A number, or a serialised google.api.Distribution."""
-    parsed: Distribution | None = None
 
 
 class PointStore:
@@ -257,8 +342,13 @@ class PointStore:
             )
             by_number[number] = series
             self._index(series)
-        for number, end_ns, start_ns, value in self._store.points():
-            by_number[number].append(start_ns, end_ns, value)
+        self._next = max(self._next, self._store.last_series() + 1)
+        for body in self._store.batches():
+            for number, start_ns, end_ns, value in Batch.rows(body):
+                owner = by_number.get(number)
+                # Points of a deleted metric stay in their batch until it is too old.
+                if owner is not None:
+                    owner.append(start_ns, end_ns, value)
 
     def _index(self, series: StoredSeries) -> None:
         self._series[series.project, series.key] = series
@@ -284,47 +374,44 @@ class PointStore:
         with self._store.lock:
             return len(self._series), sum(len(series) for series in self._series.values())
 
-    def add(self, points: Sequence[NewPoint]) -> list[StoredSeries]:
-        """Write points, each newer than its series' last; on disk before it returns."""
-        with self._store.lock:
-            fresh: dict[tuple[str, SeriesKey], StoredSeries] = {}
-            targets = []
-            for point in points:
-                place = point.project, point.key
-                series = self._series.get(place) or fresh.get(place)
-                if series is None:
-                    series = StoredSeries(
-                        number=self._next + len(fresh),
-                        project=point.project,
-                        key=point.key,
-                        kind=point.kind,
-                        value_type=point.value_type,
-                    )
-                    fresh[place] = series
-                targets.append(series)
-            with self._store.transaction():
-                for series in fresh.values():
-                    self._store.add_series(
-                        series.number,
-                        json.dumps(
-                            {
-                                "project": series.project,
-                                "key": series.key.to_json(),
-                                "kind": series.kind,
-                                "value_type": series.value_type,
-                            }
-                        ),
-                    )
-                self._store.add_points(
-                    (series.number, point.end_ns, point.start_ns, point.value)
-                    for series, point in zip(targets, points, strict=True)
-                )
-            # Memory follows the disk, so that a refused write leaves no trace.
-            for series in fresh.values():
-                self._index(series)
-            for series, point in zip(targets, points, strict=True):
-                series.append(point.start_ns, point.end_ns, point.value, point.parsed)
-            return targets
+    def declare(
+        self, project: str, key: SeriesKey, kind: MetricKind, value_type: ValueType
+    ) -> StoredSeries:
+        """The series of a key; a new one is stored, and known once `settle` says so."""
+        found = self.find(project, key)
+        if found is not None:
+            return found
+        series = StoredSeries(
+            number=self._next, project=project, key=key, kind=kind, value_type=value_type
+        )
+        identity = {
+            "project": project,
+            "key": key.to_json(),
+            "kind": kind,
+            "value_type": value_type,
+        }
+        self._store.add_series(series.number, json.dumps(identity))
+        self._next += 1
+        return series
+
+    def store(self, batch: Batch) -> None:
+        """Put points on disk, each newer than its series' last; part of a transaction."""
+        self._store.add_batch(*batch.to_bytes())
+
+    def settle(self, batch: Batch) -> None:
+        """Put stored points into memory, which follows the disk: a refused write leaves no trace.
+
+        The caller holds the store's lock since before `declare`.
+        """
+        for stored in batch.series():
+            if not stored.last_end_ns and (stored.project, stored.key) not in self._series:
+                self._index(stored)
+        for series, start_ns, end_ns, number in batch.integers:
+            series.append_number(start_ns, end_ns, number)
+        for series, start_ns, end_ns, value in batch.doubles:
+            series.append_number(start_ns, end_ns, value)
+        for series, start_ns, end_ns, blob, parsed in batch.distributions:
+            series.append(start_ns, end_ns, blob, parsed)
 
     def drop_type(self, project: str, metric_type: str) -> None:
         """Forget all series of a metric type."""
@@ -338,7 +425,7 @@ class PointStore:
     def forget_before(self, before_ns: int) -> None:
         """Drop points older than the retention; series stay known."""
         with self._store.lock:
-            self._store.drop_points((s.number for s in self._series.values()), before_ns)
+            self._store.drop_batches(before_ns)
             for series in self._series.values():
                 series.forget_before(before_ns)
 

@@ -17,7 +17,7 @@ from typing import Any
 from speakfit.errors import SettingsError, Unavailable
 
 _FILE = "emulator.sqlite3"
-_VERSION = 1
+_VERSION = 2
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -29,16 +29,14 @@ CREATE TABLE IF NOT EXISTS documents (
     UNIQUE (collection, name)
 );
 CREATE TABLE IF NOT EXISTS series (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     identity TEXT NOT NULL UNIQUE
 );
-CREATE TABLE IF NOT EXISTS points (
-    series INTEGER NOT NULL,
-    end_ns INTEGER NOT NULL,
-    start_ns INTEGER NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (series, end_ns)
-) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY,
+    newest_ns INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS notifications (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     incident TEXT NOT NULL,
@@ -73,7 +71,9 @@ class Store:
             )
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            # A commit is with the system before it is answered, so a killed process loses nothing;
+            # to wait for the disk as well would guard against a power cut only.
+            self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript("BEGIN IMMEDIATE;" + _TABLES + "COMMIT;")
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(
@@ -182,38 +182,41 @@ class Store:
         with self.transaction():
             self._db.execute("INSERT INTO series VALUES (?, ?)", (number, identity))
 
-    def add_points(self, rows: Iterable[tuple[int, int, int, Any]]) -> None:
-        """Append points as (series, end_ns, start_ns, value); nothing to do when not durable."""
+    def add_batch(self, newest_ns: int, body: bytes) -> None:
+        """Append the points of one call; nothing to do when not durable."""
         if self.durable:
             with self.transaction():
-                self._db.executemany("INSERT INTO points VALUES (?, ?, ?, ?)", rows)
+                self._db.execute(
+                    "INSERT INTO batches (newest_ns, body) VALUES (?, ?)", (newest_ns, body)
+                )
 
     def series(self) -> list[tuple[int, str]]:
         """Numbers and identities of all series."""
         with self.lock:
             return list(self._db.execute("SELECT id, identity FROM series ORDER BY id"))
 
-    def points(self) -> Iterator[tuple[int, int, int, Any]]:
-        """All points by series, oldest first; meant for the start."""
+    def last_series(self) -> int:
+        """The highest number a series ever had."""
         with self.lock:
-            yield from self._db.execute(
-                "SELECT series, end_ns, start_ns, value FROM points ORDER BY series, end_ns"
-            )
+            row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'series'")
+            found = row.fetchone()
+        return int(found[0]) if found else 0
 
-    def drop_points(self, numbers: Iterable[int], before_ns: int) -> None:
-        """Forget points of some series that ended before a time."""
-        if self.durable:
-            with self.transaction():
-                self._db.executemany(
-                    "DELETE FROM points WHERE series = ? AND end_ns < ?",
-                    ((number, before_ns) for number in numbers),
-                )
+    def batches(self) -> Iterator[bytes]:
+        """All batches of points, oldest first; meant for the start."""
+        with self.lock:
+            for (body,) in self._db.execute("SELECT body FROM batches ORDER BY id"):
+                yield bytes(body)
+
+    def drop_batches(self, before_ns: int) -> None:
+        """Forget the batches whose newest point ended before a time."""
+        with self.transaction():
+            self._db.execute("DELETE FROM batches WHERE newest_ns < ?", (before_ns,))
 
     def drop_series(self, numbers: Iterable[int]) -> None:
-        """Forget series and their points."""
+        """Forget series; numbers are not used again, so their points stay without an owner."""
         with self.transaction():
             for number in numbers:
-                self._db.execute("DELETE FROM points WHERE series = ?", (number,))
                 self._db.execute("DELETE FROM series WHERE id = ?", (number,))
 
     # Notifications.
