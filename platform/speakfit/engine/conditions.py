@@ -229,21 +229,24 @@ def judge_threshold(
     auto_close: timedelta,
 ) -> Verdict:
     """Where one measured series meets a threshold condition."""
-    duration_ns = min(to_ns(condition.duration), _LONGEST_NS)
     above = condition.operator is Operator.GT
     # Nearly every series of a backtest is well: one comparison says so.
     some = column.highest > condition.threshold if above else column.lowest < condition.threshold
     values, missing = column.numbers, column.missing
-    violating = (
-        (values > condition.threshold if above else values < condition.threshold)
-        if some
-        else np.zeros(len(at_ns), dtype=np.bool_)
-    )
+    if missing is None and not some:
+        return Verdict(
+            key=column.key,
+            met=NO_RUNS,
+            values=values,
+            state=SeriesState(last_seen_ns=int(at_ns[-1])),
+        )
+    violating = values > condition.threshold if above else values < condition.threshold
     if missing is None:
-        met, since = (
-            _settle(violating, at_ns, duration_ns=duration_ns, prior=prior)
-            if some
-            else (NO_RUNS, None)
+        met, since = _settle(
+            violating,
+            at_ns,
+            duration_ns=min(to_ns(condition.duration), _LONGEST_NS),
+            prior=prior,
         )
         return Verdict(
             key=column.key,
