@@ -21,7 +21,9 @@ MAX_SUMMARY = 1_024
 
 _TIMEOUT = timedelta(seconds=10)
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_RETRY_STATUS = frozenset({408, 429})
+_FINAL_STATUS = frozenset({400, 413})
+"""What PagerDuty says about the event itself, with a JSON object. Anything else (a proxy's 403, a
+web server's 400, a login page with 200) is about the way there; giving up would lose the page."""
 
 
 class Severity(StrEnum):
@@ -162,19 +164,22 @@ def _raised(pdpyras: Any, error: Exception, url: str) -> PagerDutyError:
             todo="Check the address and the network; the event stays queued.",
         )
     status = int(response.status_code)
-    retry = status >= 500 or status in _RETRY_STATUS
-    reasons = ""
+    reasons, told = "", False
     try:
         body = response.json()
-        if isinstance(body, dict) and isinstance(body.get("errors"), list):
+        told = isinstance(body, dict)
+        if told and isinstance(body.get("errors"), list):
             reasons = ": " + "; ".join(str(reason) for reason in body["errors"])
     except ValueError:
-        reasons = ""
+        told = False
+    retry = status not in _FINAL_STATUS or not told
     return PagerDutyError(
         f"PagerDuty answered {status}{reasons}.",
         retry=retry,
         where=url,
-        todo="It is tried again." if retry else "Check the routing key and the event.",
+        todo="Check the address and the way there; it is tried again."
+        if retry
+        else "Check the routing key and the event.",
     )
 
 

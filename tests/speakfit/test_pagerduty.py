@@ -74,8 +74,13 @@ def test_a_refused_event_is_not_worth_a_retry_and_no_text_shows_the_key() -> Non
         assert secret not in str(caught.value) + repr(event)
 
 
-@pytest.mark.parametrize(("status", "tries"), [(429, 2), (500, 1), (503, 1)])
-def test_a_busy_or_broken_pagerduty_is_worth_a_retry_later(status: int, tries: int) -> None:
+# 200, 400 without a body and 403 come from a login page or a proxy on the way there.
+@pytest.mark.parametrize(
+    ("status", "tries"), [(429, 2), (500, 1), (503, 1), (200, 1), (400, 1), (403, 1)]
+)
+def test_whatever_is_not_said_about_the_event_is_worth_a_retry_later(
+    status: int, tries: int
+) -> None:
     with _server(status) as (url, seen):
         with pytest.raises(PagerDutyError, match=str(status)) as caught:
             send(TRIGGER, url)
@@ -95,7 +100,6 @@ def test_a_rejected_token_is_told_without_showing_it() -> None:
     with _server(401) as (url, _seen):
         with pytest.raises(PagerDutyError, match="401") as caught:
             send(TRIGGER, url)
-        assert caught.value.retry is False
         assert "cccc" not in str(caught.value)
 
 
