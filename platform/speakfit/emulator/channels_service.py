@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from google.api import label_pb2
@@ -18,6 +21,8 @@ from speakfit.emulator.store import Store
 from speakfit.errors import FailedPrecondition, InvalidArgument, NotFound
 
 _COLLECTION = "notificationChannels"
+_CODES = "verificationCodes"
+_CODE_NS = (timedelta(hours=1) // timedelta(microseconds=1)) * 1_000
 _MAX_DISPLAY_NAME = 512
 _MAX_DESCRIPTION = 1_024
 _MAX_USER_LABELS = 64
@@ -26,6 +31,7 @@ _MAX_USER_LABELS = 64
 _Channel = monitoring_v3.NotificationChannel.pb()
 _Descriptor = monitoring_v3.NotificationChannelDescriptor.pb()
 _ListResponse = monitoring_v3.ListNotificationChannelsResponse.pb()
+_CodeResponse = monitoring_v3.GetNotificationChannelVerificationCodeResponse.pb()
 _ListDescriptorsResponse = monitoring_v3.ListNotificationChannelDescriptorsResponse.pb()
 
 
@@ -39,6 +45,8 @@ class ChannelType:
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     secret: frozenset[str] = frozenset()
+    verified: bool = False
+    """Whether the owner has to prove that the channel is theirs."""
     delivered: bool = False
 
 
@@ -88,7 +96,11 @@ CHANNEL_TYPES: dict[str, ChannelType] = {
             required=("topic",),
         ),
         ChannelType(
-            type="sms", display_name="SMS", description="A phone number.", required=("number",)
+            type="sms",
+            display_name="SMS",
+            description="A phone number.",
+            required=("number",),
+            verified=True,
         ),
         ChannelType(
             type="google_chat",
@@ -223,6 +235,8 @@ class ChannelsService:
         channel.ClearField("verification_status")
         channel.ClearField("mutation_records")
         self._check(channel)
+        if CHANNEL_TYPES[channel.type_].verified:
+            channel.verification_status = _Channel.VerificationStatus.UNVERIFIED
         if not channel.HasField("enabled"):
             channel.enabled.CopyFrom(wrappers_pb2.BoolValue(value=True))
         channel.name = f"projects/{project}/{_COLLECTION}/{new_number()}"
@@ -303,6 +317,84 @@ class ChannelsService:
             self._store.remove(_COLLECTION, channel.name)
             del self._channels[channel.name]
         return empty_pb2.Empty()
+
+    # Verification
+
+    def _find_verifiable(self, name: str) -> Any:
+        channel = self._find(name)
+        if not CHANNEL_TYPES[channel.type_].verified:
+            raise InvalidArgument.of_field(
+                "name", name, f'channels of type "{channel.type_}" need no verification.'
+            )
+        return channel
+
+    @staticmethod
+    def _identity(channel: Any) -> str:
+        """What equal channels of all projects share."""
+        return json.dumps([channel.type_, sorted(channel.labels.items())])
+
+    def _new_code(self, channel: Any, expires_ns: int) -> str:
+        code = f"G-{secrets.randbelow(10**6):06d}"
+        body = {"identity": self._identity(channel), "code": code, "expiresNs": str(expires_ns)}
+        self._store.put(_CODES, f"{channel.name} {code}", json.dumps(body).encode())
+        return code
+
+    def verification_codes(self) -> Sequence[dict[str, str]]:
+        """Codes that are still good, oldest first: nothing here can be sent to a phone."""
+        now_ns = self._clock.now_ns()
+        found = [
+            {"channel": name.partition(" ")[0], **json.loads(body)}
+            for name, body in self._store.documents(_CODES)
+        ]
+        return [one for one in found if int(one["expiresNs"]) > now_ns]
+
+    def send_verification_code(self, request: Any) -> Any:
+        """Make a code that proves the channel; `/emulator/v1/verificationCodes` shows it."""
+        with self._lock:
+            channel = self._find_verifiable(request.name)
+            self._new_code(channel, self._clock.now_ns() + _CODE_NS)
+        return empty_pb2.Empty()
+
+    def get_verification_code(self, request: Any) -> Any:
+        """A code of a verified channel that verifies an equal one, perhaps in another project."""
+        with self._lock:
+            channel = self._find_verifiable(request.name)
+            if channel.verification_status != _Channel.VerificationStatus.VERIFIED:
+                raise FailedPrecondition(
+                    f"The notification channel {channel.name} is not verified; only a verified "
+                    "channel has a code to pass on."
+                )
+            now_ns = self._clock.now_ns()
+            expires_ns = now_ns + _CODE_NS
+            if request.HasField("expire_time"):
+                asked = request.expire_time
+                expires_ns = min(expires_ns, asked.seconds * 10**9 + asked.nanos)
+                if expires_ns <= now_ns:
+                    raise InvalidArgument(
+                        "Field expire_time had an invalid value: must be in the future."
+                    )
+            answer = _CodeResponse(code=self._new_code(channel, expires_ns))
+            answer.expire_time.seconds, answer.expire_time.nanos = divmod(expires_ns, 10**9)
+        return answer
+
+    def verify(self, request: Any) -> Any:
+        """Prove a channel with a code that was made for an equal one."""
+        with self._lock:
+            channel = self._find_verifiable(request.name)
+            identity = self._identity(channel)
+            if not any(
+                secrets.compare_digest(one["code"].encode(), request.code.encode())
+                and one["identity"] == identity
+                for one in self.verification_codes()
+            ):
+                raise InvalidArgument.of_field(
+                    "code", request.code[:16], "the code is wrong or has expired."
+                )
+            new = _Channel()
+            new.CopyFrom(channel)
+            new.verification_status = _Channel.VerificationStatus.VERIFIED
+            self._save(new)
+        return self._shown(new)
 
     # Types
 

@@ -96,6 +96,9 @@ def http_app(emulator: Emulator) -> Starlette:
     def incidents(_request: Request) -> Response:
         return JSONResponse({"incidents": emulator.incidents()})
 
+    def verification_codes(_request: Request) -> Response:
+        return JSONResponse({"verificationCodes": backend.channels.verification_codes()})
+
     def console(_request: Request) -> Response:
         return HTMLResponse(
             console_page(emulator),
@@ -120,6 +123,7 @@ def http_app(emulator: Emulator) -> Starlette:
             Route("/", console),
             Route("/readyz", ready),
             Route("/emulator/v1/incidents", incidents),
+            Route("/emulator/v1/verificationCodes", verification_codes),
             Route("/v2/enqueue", enqueue, methods=["POST"]),
             Route("/v2/change/enqueue", enqueue, methods=["POST"]),
             *(

@@ -38,7 +38,7 @@ from speakfit.emulator.resources import (
     resource_type,
 )
 from speakfit.emulator.store import Store
-from speakfit.emulator.system_metrics import USER_DOMAINS
+from speakfit.emulator.system_metrics import USER_DOMAINS, is_system_metric
 from speakfit.engine.filters import Filter, parse_filter
 from speakfit.engine.points import (
     Descriptor,
@@ -172,7 +172,7 @@ class MetricsService:
         self._points = points
         self._clock = clock
         self._descriptors: dict[tuple[str, str], Any] = {}
-        self._identities: dict[str, dict[_Name, _Identity]] = {}
+        self._identities: dict[tuple[str, bool], dict[_Name, _Identity]] = {}
         self._load()
 
     def _load(self) -> None:
@@ -399,8 +399,11 @@ class MetricsService:
 
     # Writing
 
-    def create_time_series(self, request: Any) -> Any:
-        """Write one point to each series; the valid ones are written even when others fail."""
+    def create_time_series(self, request: Any, *, service: bool = False) -> Any:
+        """Write one point to each series; the valid ones are written even when others fail.
+
+        `service` is CreateServiceTimeSeries: metrics of Google's services and no others.
+        """
         project = project_of(request.name)
         total = len(request.time_series)
         if not 0 < total <= _MAX_SERIES:
@@ -419,7 +422,7 @@ class MetricsService:
             name = series.metric.SerializeToString(), series.resource.SerializeToString()
             identified.append((name, series, points[0]))
         self._refuse_twins([name for name, _series, _point in identified])
-        written, failures = self._write(project, identified)
+        written, failures = self._write(project, identified, service)
         if failures:
             raise self._partial(request, failures, written=written)
         return empty_pb2.Empty()
@@ -438,7 +441,7 @@ class MetricsService:
                 seen.add(name)
 
     def _write(
-        self, project: str, identified: list[tuple[_Name, Any, Any]]
+        self, project: str, identified: list[tuple[_Name, Any, Any]], service: bool
     ) -> tuple[int, dict[str, tuple[str, list[int]]]]:
         """Write what is valid; failures by what they share, with a text and their positions."""
         failures: dict[str, tuple[str, list[int]]] = {}
@@ -447,7 +450,7 @@ class MetricsService:
         declared: dict[SeriesKey, StoredSeries] = {}
         with self._store.lock:
             now_ns = self._clock.now_ns()
-            known = self._identities.setdefault(project, {})
+            known = self._identities.setdefault((project, service), {})
             try:
                 with self._store.transaction():
                     for index in self._take_known(known, identified, now_ns, batch):
@@ -455,7 +458,7 @@ class MetricsService:
                         identity = known.get(name)
                         try:
                             found = self._accept(
-                                project, index, identity, series, now_ns, batch, declared
+                                project, index, identity, series, now_ns, batch, declared, service
                             )
                         except _Refused as error:
                             failures.setdefault(error.group, (error.what, []))[1].append(index)
@@ -573,6 +576,7 @@ class MetricsService:
         now_ns: int,
         batch: Batch,
         declared: dict[SeriesKey, StoredSeries],
+        service: bool,
     ) -> _Identity:
         """Check one series and add its point; the order of the checks is that of a reader.
 
@@ -591,7 +595,7 @@ class MetricsService:
             or (series.metric_kind and series.metric_kind != identity.kind_number)
         ):
             identity = None
-            key, kind = self._identify(project, index, series, value_type)
+            key, kind = self._identify(project, index, series, value_type, service)
         else:
             key, kind = identity.stored.key, identity.kind
         start_ns, end_ns = self._interval(field, series.metric.type, kind, point, now_ns)
@@ -627,12 +631,19 @@ class MetricsService:
         return identity
 
     def _identify(
-        self, project: str, index: int, series: Any, value_type: ValueType
+        self, project: str, index: int, series: Any, value_type: ValueType, service: bool
     ) -> tuple[SeriesKey, MetricKind]:
         """Check metric, resource, kind and type against each other and the descriptor."""
         field = f"timeSeries[{index}]"
         metric_type = series.metric.type
-        self._check_type(metric_type, field=f"{field}.metric.type")
+        if not service:
+            self._check_type(metric_type, field=f"{field}.metric.type")
+        elif not is_system_metric(metric_type):
+            raise InvalidArgument.of_field(
+                f"{field}.metric.type",
+                metric_type,
+                "A service time series cannot be written to a user-defined metric.",
+            )
         if value_type not in _STORABLE:
             raise InvalidArgument.of_field(
                 f"{field}.points[0].value", value_type, "User metrics cannot hold strings."
@@ -653,9 +664,9 @@ class MetricsService:
                     f"A label value can have at most {_MAX_LABEL_VALUE} characters.",
                 )
         resource = complete_labels(
-            series.resource.type, dict(series.resource.labels), project=project
+            series.resource.type, dict(series.resource.labels), project=project, service=service
         )
-        if not RESOURCE_TYPES[series.resource.type].user_metrics:
+        if not service and not RESOURCE_TYPES[series.resource.type].user_metrics:
             raise InvalidArgument(
                 f"The metric {metric_type} cannot be written to resource type "
                 f"{series.resource.type}."
@@ -677,7 +688,7 @@ class MetricsService:
                     f"Value type for metric {metric_type} must be "
                     f"{_VALUE_TYPES.Name(old.value_type)}, but is {value_type}.",
                 )
-        elif kind_number not in (_KINDS.GAUGE, _KINDS.CUMULATIVE):
+        elif not service and kind_number not in (_KINDS.GAUGE, _KINDS.CUMULATIVE):
             raise InvalidArgument.of_field(
                 f"{field}.metricKind",
                 _KINDS.Name(kind_number),

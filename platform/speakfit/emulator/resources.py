@@ -162,9 +162,16 @@ _LOCATION = re.compile(
 _LOCATION_LABELS = ("location", "zone", "region")
 
 
-def complete_labels(type_name: str, labels: dict[str, str], *, project: str) -> dict[str, str]:
-    """A resource's labels with `project_id`, or Google's complaint about them."""
+def complete_labels(
+    type_name: str, labels: dict[str, str], *, project: str, service: bool = False
+) -> dict[str, str]:
+    """A resource's labels with `project_id`, or Google's complaint about them.
+
+    Services may write to types whose labels are not known here.
+    """
     resource = RESOURCE_TYPES.get(type_name)
+    if resource is None and service and type_name in POLICY_RESOURCES:
+        return {"project_id": project, **dict(sorted(labels.items()))}
     if resource is None:
         raise InvalidArgument(f"Unrecognized resource type: {type_name}.")
     missing = sorted(set(resource.labels) - labels.keys())

@@ -188,9 +188,13 @@ ROUTES: tuple[Route, ...] = (
         "ListMonitoredResourceDescriptorsResponse",
         lambda backend, request: backend.metrics.list_monitored_resource_descriptors(request),
     ),
-    _unbuilt(
+    _built(
         "MetricService/CreateServiceTimeSeries",
         "POST /v3/{name=projects/*}/timeSeries:createService",
+        "CreateTimeSeriesRequest",
+        _EMPTY,
+        lambda backend, request: backend.metrics.create_time_series(request, service=True),
+        body="*",
     ),
     # AlertPolicyService
     _built(
@@ -282,17 +286,29 @@ ROUTES: tuple[Route, ...] = (
         _EMPTY,
         lambda backend, request: backend.channels.delete(request),
     ),
-    _unbuilt(
+    _built(
         "NotificationChannelService/SendNotificationChannelVerificationCode",
         "POST /v3/{name=projects/*/notificationChannels/*}:sendVerificationCode",
+        "SendNotificationChannelVerificationCodeRequest",
+        _EMPTY,
+        lambda backend, request: backend.channels.send_verification_code(request),
+        body="*",
     ),
-    _unbuilt(
+    _built(
         "NotificationChannelService/GetNotificationChannelVerificationCode",
         "POST /v3/{name=projects/*/notificationChannels/*}:getVerificationCode",
+        "GetNotificationChannelVerificationCodeRequest",
+        "GetNotificationChannelVerificationCodeResponse",
+        lambda backend, request: backend.channels.get_verification_code(request),
+        body="*",
     ),
-    _unbuilt(
+    _built(
         "NotificationChannelService/VerifyNotificationChannel",
         "POST /v3/{name=projects/*/notificationChannels/*}:verify",
+        "VerifyNotificationChannelRequest",
+        "NotificationChannel",
+        lambda backend, request: backend.channels.verify(request),
+        body="*",
     ),
     # SnoozeService
     _built(
