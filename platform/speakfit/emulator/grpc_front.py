@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from speakfit.emulator.answers import Failure, failure_of
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.routes import ROUTES, Route
 from speakfit.errors import InvalidArgument
+
+_WORKING = 8
+"""Calls worked on at once; more would only wait for each other."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -30,17 +34,21 @@ def _abort(context: Any, failure: Failure) -> None:
     context.abort(_CODES[failure.number], failure.text)
 
 
-def _implementation(route: Route, backend: Backend) -> Callable[[bytes, Any], Any]:
+def _implementation(
+    route: Route, backend: Backend, gate: threading.Semaphore
+) -> Callable[[bytes, Any], Any]:
     def call(raw: bytes, context: Any) -> Any:
         try:
-            request = None
-            if route.request is not None:
-                # Parsed here and not by gRPC, which would answer malformed bytes with INTERNAL.
-                try:
-                    request = route.request.FromString(raw)
-                except DecodeError as error:
-                    raise InvalidArgument("The request could not be parsed.") from error
-            return route.answer(backend, request)
+            with gate:
+                request = None
+                if route.request is not None:
+                    # Parsed here and not by gRPC, which would answer malformed bytes with
+                    # INTERNAL.
+                    try:
+                        request = route.request.FromString(raw)
+                    except DecodeError as error:
+                        raise InvalidArgument("The request could not be parsed.") from error
+                return route.answer(backend, request)
         except Exception as error:
             failure = failure_of(error, where=route.rpc)
         _abort(context, failure)
@@ -53,9 +61,10 @@ class RouteTableHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc s
     """Finds the route of a gRPC method; an unknown method is UNIMPLEMENTED by gRPC itself."""
 
     def __init__(self, backend: Backend) -> None:
+        gate = threading.Semaphore(_WORKING)
         self._methods = {
             f"/{route.rpc}": grpc.unary_unary_rpc_method_handler(
-                _implementation(route, backend),
+                _implementation(route, backend, gate),
                 response_serializer=lambda message: message.SerializeToString(),
             )
             for route in ROUTES

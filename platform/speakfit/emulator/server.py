@@ -22,7 +22,9 @@ from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
 from speakfit.emulator.store import Store
 from speakfit.errors import SettingsError, StackError
 
-_GRPC_THREADS = 8
+_GRPC_THREADS = 512
+"""A call holds its thread from its announcement on, so clients that never send their request must
+not use them up. Threads are made when needed; how many work at once is the handler's limit."""
 _START_SECONDS = 10.0
 
 
