@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,22 +194,10 @@ class Windows:
     Series that were written together share their windows, which are dear to find.
     """
 
-    end: Ints
     at: Ints
     period_ns: int
     low: Ints
     high: Ints
-
-    @cached_property
-    def opening(self) -> Ints:
-        """The first point at or after the beginning of each window, or the last of all."""
-        found = np.searchsorted(self.end, self.at - self.period_ns, side="left")
-        return np.minimum(found, len(self.end) - 1)
-
-    @cached_property
-    def closing(self) -> Ints:
-        """The first point at or after the end of each window, or the last of all."""
-        return np.minimum(np.searchsorted(self.end, self.at, side="left"), len(self.end) - 1)
 
     @cached_property
     def count(self) -> Ints:
@@ -287,17 +275,6 @@ class Windows:
         return np.maximum(self.high - 1, 0)
 
 
-def find_windows(end: Ints, period_ns: int, at: Ints) -> Windows:
-    """The windows of a series whose points end at `end`."""
-    return Windows(
-        end=end,
-        at=at,
-        period_ns=period_ns,
-        low=np.searchsorted(end, at - period_ns, side="right").astype(np.int64),
-        high=np.searchsorted(end, at, side="right").astype(np.int64),
-    )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Edge:
     """Beginnings, or ends, of windows: the interval that ends there or later, and what is left.
@@ -323,12 +300,12 @@ class _Spans:
     edges: dict[tuple[int, bool], _Edge]
     presence: dict[int, Bools]
 
-    def edge(self, windows: Windows, *, closing: bool) -> _Edge:
+    def edge(self, grid: Grid, period_ns: int, *, closing: bool) -> _Edge:
         """Where windows begin or end; worked out once for series that share their times."""
-        name = (windows.period_ns, closing)
+        name = (period_ns, closing)
         if name not in self.edges:
-            at = windows.at if closing else windows.at - windows.period_ns
-            index = windows.closing if closing else windows.opening
+            at = grid.at if closing else grid.at - period_ns
+            index = grid.edges(period_ns, closing=closing)
             # An edge on a point takes that point exactly; the others are interpolated.
             between = np.flatnonzero(self.end[index] != at)
             inside, times = index[between], at[between]
@@ -379,6 +356,44 @@ class Grid:
         self._windows: dict[int, Windows] = {}
         self._spans: dict[MetricKind, _Spans] = {}
 
+    @cached_property
+    def _after(self) -> Ints:
+        """The first point after each evaluation time, one past the last if there is none."""
+        return np.searchsorted(self.end, self.at, side="right").astype(np.int64)
+
+    @cached_property
+    def _reached(self) -> Ints:
+        """The first point at or after each evaluation time."""
+        after = self._after
+        exact = (self.end[np.maximum(after - 1, 0)] == self.at) & (after > 0)
+        reached: Ints = after - exact
+        return reached
+
+    @cached_property
+    def _step_ns(self) -> int:
+        """Time between evaluations; 0 when they do not come evenly."""
+        steps = np.diff(self.at)
+        return int(steps[0]) if len(steps) and bool((steps == steps[0]).all()) else 0
+
+    def _earlier(self, found: Ints, period_ns: int, *, side: Literal["left", "right"]) -> Ints:
+        """What was `found` for each evaluation time, for the times a period before.
+
+        Those are evaluation times too, but the first, when evaluations come evenly; nothing has
+        to be looked for then.
+        """
+        back, rest = divmod(period_ns, self._step_ns) if self._step_ns else (0, 1)
+        if rest or not 0 < back < len(self.at):
+            return np.searchsorted(self.end, self.at - period_ns, side=side).astype(np.int64)
+        first = np.searchsorted(self.end, self.at[:back] - period_ns, side=side)
+        return np.concatenate((first, found[:-back]))
+
+    def edges(self, period_ns: int, *, closing: bool) -> Ints:
+        """The first point at or after the end, or beginning, of windows, or the last of all."""
+        found = self._reached
+        if not closing:
+            found = self._earlier(found, period_ns, side="left")
+        return np.minimum(found, len(self.end) - 1)
+
     def fits(self, end_ns: Ints) -> bool:
         """Whether points of another series end at the same times."""
         return self.end is end_ns or (
@@ -388,7 +403,12 @@ class Grid:
     def windows(self, period_ns: int) -> Windows:
         """The windows of one alignment period."""
         if period_ns not in self._windows:
-            self._windows[period_ns] = find_windows(self.end, period_ns, self.at)
+            self._windows[period_ns] = Windows(
+                at=self.at,
+                period_ns=period_ns,
+                low=self._earlier(self._after, period_ns, side="right"),
+                high=self._after,
+            )
         return self._windows[period_ns]
 
     def spans(self, series: Series) -> _Spans:
@@ -526,8 +546,8 @@ class Reading:
     def growth(self, period_ns: int) -> tuple[Floats, Bools]:
         """Growth inside each window, and whether any interval reaches into it."""
         windows, spans = self.grid.windows(period_ns), self.grid.spans(self.series)
-        grown = self._grown(spans.edge(windows, closing=True))
-        grown -= self._grown(spans.edge(windows, closing=False))
+        grown = self._grown(spans.edge(self.grid, period_ns, closing=True))
+        grown -= self._grown(spans.edge(self.grid, period_ns, closing=False))
         return grown, spans.present(windows)
 
     def _grown(self, edge: _Edge) -> Floats:
@@ -616,8 +636,8 @@ def _interpolated(series: Series, period_ns: int, at: Ints) -> Floats:
 def _percent_change(series: Series, period_ns: int, at: Ints) -> Floats:
     kept = series.numbers >= 0
     end, values = series.end_ns[kept], series.numbers[kept]
-    current = _mean(values, find_windows(end, _SMOOTHING_NS, at))
-    previous = _mean(values, find_windows(end, _SMOOTHING_NS, at - period_ns))
+    current = _mean(values, Grid(end, at).windows(_SMOOTHING_NS))
+    previous = _mean(values, Grid(end, at - period_ns).windows(_SMOOTHING_NS))
     with np.errstate(divide="ignore", invalid="ignore"):
         change = (current - previous) / previous * 100.0
     return np.where((current == 0) & (previous == 0), 0.0, change)
