@@ -8,6 +8,7 @@ SpeakFitError
 ├── CatalogError           a policy, route or runbook is declared wrongly
 ├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
 ├── PagerDutyError         PagerDuty refused an event or did not answer
+├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
     ├── InvalidArgument    INVALID_ARGUMENT, HTTP 400
     ├── NotFound           NOT_FOUND, HTTP 404
@@ -85,6 +86,14 @@ class ApplyError(SpeakFitError):
 
 class PagerDutyError(SpeakFitError):
     """PagerDuty refused an event or did not answer; `retry` says whether trying again can help."""
+
+    def __init__(self, what: str, *, retry: bool, where: str = "", todo: str = "") -> None:
+        super().__init__(what, where=where, todo=todo)
+        self.retry = retry
+
+
+class DeliveryError(SpeakFitError):
+    """A notification could not be delivered; `retry` says whether trying again can help."""
 
     def __init__(self, what: str, *, retry: bool, where: str = "", todo: str = "") -> None:
         super().__init__(what, where=where, todo=todo)

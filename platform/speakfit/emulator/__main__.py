@@ -56,8 +56,11 @@ def _run(
     watermark: float,
     services: list[str],
     events_url: str | None,
+    smtp_url: str | None,
+    smtp_sender: str,
     as_json: bool,
 ) -> None:
+    from speakfit.emulator.delivery import MailServer
     from speakfit.emulator.options import EmulatorOptions
     from speakfit.emulator.pagerduty_endpoint import PagerDutyService
     from speakfit.emulator.server import Emulator
@@ -80,6 +83,7 @@ def _run(
             watermark=timedelta(seconds=watermark),
             pagerduty_services=tuple(declared),
             pagerduty_events_url=events_url,
+            mail=MailServer.parse(smtp_url, sender=smtp_sender) if smtp_url else None,
         )
     )
     ended = threading.Event()
@@ -149,6 +153,18 @@ def serve(
             show_default="the embedded PagerDuty",
         ),
     ] = None,
+    smtp_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Mail server for e-mail channels: smtp[s]://[USER:PASSWORD@]HOST:PORT.",
+            envvar="SMTP_URL",
+            show_default="e-mail is not delivered",
+            show_envvar=True,
+        ),
+    ] = None,
+    smtp_sender: Annotated[
+        str, typer.Option(help="Sender of mails.", envvar="SMTP_SENDER")
+    ] = "alerting-noreply@localhost",
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")] = False,
 ) -> None:
     """Run Cloud Monitoring (gRPC and REST) and PagerDuty on this machine.
@@ -166,6 +182,8 @@ def serve(
         watermark=watermark,
         services=pagerduty_service or [],
         events_url=pagerduty_events_url,
+        smtp_url=smtp_url,
+        smtp_sender=smtp_sender,
         as_json=as_json,
     )
 

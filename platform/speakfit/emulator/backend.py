@@ -19,7 +19,7 @@ from speakfit.emulator.store import Store
 class Backend:
     """The services that the route table calls."""
 
-    def __init__(self, *, store: Store, clock: Clock) -> None:
+    def __init__(self, *, store: Store, clock: Clock, mails: bool = False) -> None:
         self.store = store
         self.clock = clock
         self.points = PointStore(store)
@@ -30,6 +30,7 @@ class Backend:
             clock=clock,
             used_by=lambda channel: self.policies.users_of(channel),
             detach=lambda channel: self.policies.detach(channel),
+            mails=mails,
         )
         self.policies = PoliciesService(
             store=store,

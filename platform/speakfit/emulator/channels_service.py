@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.api import label_pb2
 from google.cloud import monitoring_v3
@@ -74,12 +76,14 @@ CHANNEL_TYPES: dict[str, ChannelType] = {
             required=("url",),
             optional=("username", "password"),
             secret=frozenset({"password"}),
+            delivered=True,
         ),
         ChannelType(
             type="webhook_tokenauth",
             display_name="Webhook with Token Authentication",
             description="A webhook whose address carries a token.",
             required=("url",),
+            delivered=True,
         ),
         ChannelType(
             type="slack",
@@ -110,13 +114,24 @@ CHANNEL_TYPES: dict[str, ChannelType] = {
         ),
     )
 }
-"""Types met in public use; only `pagerduty` is delivered, the others are stored."""
+"""Types met in public use; those that are not delivered are stored and shown as such."""
 
 
 def obfuscated(secret: str) -> str:
     """A secret as reads show it: stars, and the last four characters of a long one."""
     kept = secret[-4:] if len(secret) >= 16 else ""
     return "*" * 12 + kept
+
+
+_MAIL_ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
+
+
+def _web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _plain(channel: Any) -> dict[str, Any]:
@@ -133,8 +148,13 @@ class ChannelsService:
         clock: Clock,
         used_by: Callable[[str], list[str]],
         detach: Callable[[str], None],
+        mails: bool = False,
     ) -> None:
-        """`used_by` names the policies that notify a channel; `detach` removes it from them."""
+        """`used_by` names the policies that notify a channel; `detach` removes it from them.
+
+        `mails` says whether there is a mail server, without which e-mail is not delivered.
+        """
+        self._mails = mails
         self._store = store
         self._clock = clock
         self._used_by = used_by
@@ -149,17 +169,28 @@ class ChannelsService:
         """Whether a channel of this name exists."""
         return name in self._channels
 
-    def routing_key(self, name: str) -> str | None:
-        """The PagerDuty key behind an enabled channel; None when it is not one that pages."""
+    def _delivers(self, kind: str) -> bool:
+        return CHANNEL_TYPES[kind].delivered or (kind == "email" and self._mails)
+
+    def route(self, name: str) -> dict[str, str] | None:
+        """What the notifier needs to reach an enabled channel; None when it is not delivered to.
+
+        It holds secrets: it may go into the queue and nowhere else.
+        """
         channel = self._channels.get(name)
-        if channel is None or channel.type_ != "pagerduty" or not channel.enabled.value:
+        if channel is None or not channel.enabled.value or not self._delivers(channel.type_):
             return None
-        return str(channel.labels["service_key"])
+        labels = dict(channel.labels)
+        if channel.type_ == "pagerduty":
+            return {"kind": "pagerduty", "routing_key": labels["service_key"]}
+        if channel.type_ == "email":
+            return {"kind": "email", "to": labels["email_address"]}
+        return {"kind": "webhook", **labels}
 
     def summary(self) -> list[tuple[str, str, str, bool]]:
         """(name, display name, type, delivered) of every channel, for the console."""
         return [
-            (name, channel.display_name, channel.type_, CHANNEL_TYPES[channel.type_].delivered)
+            (name, channel.display_name, channel.type_, self._delivers(channel.type_))
             for name, channel in list(self._channels.items())
         ]
 
@@ -187,6 +218,16 @@ class ChannelsService:
                     "Field notification_channel.labels had an invalid value: the label "
                     f'"{label}" is required for channels of type "{kind.type}".'
                 )
+        if kind.type.startswith("webhook") and not _web_address(channel.labels["url"]):
+            raise InvalidArgument(
+                "Field notification_channel.labels had an invalid value: the label "
+                '"url" must be an http or https address.'
+            )
+        if kind.type == "email" and not _MAIL_ADDRESS.fullmatch(channel.labels["email_address"]):
+            raise InvalidArgument(
+                "Field notification_channel.labels had an invalid value: the label "
+                '"email_address" must be an e-mail address.'
+            )
         for label in channel.labels:
             if label not in kind.required and label not in kind.optional:
                 raise InvalidArgument(

@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from google.protobuf import json_format
+
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.naming import new_incident_id
-from speakfit.emulator.notification import trigger_of
+from speakfit.emulator.notification import closed_webhook, mail_of, trigger_of, webhook_of
 from speakfit.emulator.snoozes_service import Silence
 from speakfit.engine.incidents import (
     Event,
@@ -28,7 +30,8 @@ from speakfit.engine.incidents import (
     PolicyState,
     replay,
 )
-from speakfit.engine.policies import AlertPolicySpec, Prompt
+from speakfit.engine.notices import Occasion, notices, tells_closing
+from speakfit.engine.policies import AlertPolicySpec
 from speakfit.errors import SpeakFitError
 from speakfit.pagerduty import Resolve
 
@@ -151,7 +154,7 @@ class Evaluator:
         """All incidents, newest first, without the keys they were sent under."""
         with self._store.lock:
             return [
-                {name: value for name, value in incident.items() if name != "routes"}
+                {name: value for name, value in incident.items() if name not in ("routes", "body")}
                 for incident in reversed(self._incidents.values())
             ]
 
@@ -285,6 +288,7 @@ class Evaluator:
     def _record(self, outcomes: list[_Outcome], *, gone: set[str], until_ns: int) -> None:
         """States, incidents and notifications of one round, in one transaction."""
         changed: dict[str, dict[str, Any]] = {}
+        reminded = False
         with self._store.transaction():
             for outcome in outcomes:
                 self._store.put(_STATES, outcome.name, json.dumps(outcome.state.to_json()).encode())
@@ -293,11 +297,12 @@ class Evaluator:
                         document = self._open(outcome.spec, outcome.project, event.incident)
                     else:
                         document = self._close(
-                            event.incident, changed, notify=_tells_closing(outcome.spec)
+                            event.incident, changed, notify=tells_closing(outcome.spec)
                         )
                         if any(event.incident is one for one in outcome.snoozed):
                             document = {**document, "closeReason": _SNOOZED}
                     changed[document["id"]] = document
+                reminded |= self._remind(outcome, changed, until_ns)
             for name in gone:
                 # A deleted policy closes what it left open.
                 for incident in self._states[name].open:
@@ -315,37 +320,91 @@ class Evaluator:
             del self._states[name]
         self._incidents.update(changed)
         self._last = until_ns
-        if changed:
+        if changed or reminded:
             self._notify()
 
     def _open(self, spec: AlertPolicySpec, project: str, incident: Incident) -> dict[str, Any]:
         identity = new_incident_id()
-        routes: dict[str, str] = {}
-        undelivered = []
-        for channel in spec.notification_channels:
-            key = self._backend.channels.routing_key(channel)
-            if key is None:
-                undelivered.append(channel)
-                continue
-            routes[channel] = key
-            event = trigger_of(
-                incident,
-                spec,
-                incident_id=identity,
-                project=project,
-                routing_key=key,
-                client_url=self._client_url,
-            )
-            self._queue(identity, channel, key, event.to_json())
-        return {
+        found = [
+            (channel, self._backend.channels.route(channel))
+            for channel in spec.notification_channels
+        ]
+        document = {
             "id": identity,
             "project": project,
             "state": "open",
             **incident.to_json(),
-            "notified": sorted(routes),
-            "notDelivered": undelivered,
-            "routes": routes,
+            "notified": sorted(channel for channel, route in found if route is not None),
+            "notDelivered": [channel for channel, route in found if route is None],
+            "routes": {channel: route for channel, route in found if route is not None},
+            "body": webhook_of(
+                incident,
+                spec,
+                incident_id=identity,
+                project=project,
+                condition=self._condition(incident),
+                client_url=self._client_url,
+            ),
         }
+        for channel in document["routes"]:
+            self._tell(document, channel, incident, spec)
+        return document
+
+    def _condition(self, incident: Incident) -> dict[str, Any]:
+        """The violated condition as REST JSON; empty when the policy is gone already."""
+        policy = self._backend.policies.policy(incident.policy_name)
+        for condition in () if policy is None else policy.conditions:
+            if condition.name == incident.condition_name:
+                return dict(json_format.MessageToDict(condition))
+        return {}
+
+    def _tell(
+        self,
+        document: dict[str, Any],
+        channel: str,
+        incident: Incident,
+        spec: AlertPolicySpec,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Queue the news of an open incident for one channel; `again` is a reminder."""
+        route, body = document["routes"][channel], document["body"]
+        if route["kind"] == "pagerduty":
+            # A trigger with the same key adds to the page that is open.
+            event = trigger_of(
+                incident,
+                spec,
+                incident_id=document["id"],
+                project=document["project"],
+                routing_key=route["routing_key"],
+                client_url=self._client_url,
+            ).to_json()
+        else:
+            if again:
+                body = {**body, "incident": {**body["incident"], "renotify": True}}
+            event = body if route["kind"] == "webhook" else mail_of(body)
+        self._queue(document["id"], channel, route, event)
+
+    def _remind(self, outcome: _Outcome, changed: dict[str, Any], until_ns: int) -> bool:
+        """Queue the repeated notifications that fell due since the last round."""
+        told = False
+        if not outcome.spec.renotifications or self._last is None:
+            return told
+        for incident in outcome.state.open:
+            due = notices(
+                outcome.spec,
+                opened_ns=incident.started_ns,
+                closed_ns=None,
+                after_ns=self._last,
+                until_ns=until_ns,
+            )
+            document = self._find_open(incident, changed)
+            # After a pause one reminder says as much as many.
+            for channel in {one.channel for one in due if one.occasion is Occasion.REMINDED}:
+                if channel in document["routes"]:
+                    self._tell(document, channel, incident, outcome.spec, again=True)
+                    told = True
+        return told
 
     def _close(
         self, incident: Incident, changed: dict[str, dict[str, Any]], *, notify: bool
@@ -360,9 +419,15 @@ class Evaluator:
             "closeReason": closed["closeReason"],
         }
         if notify:
-            for channel, key in document["routes"].items():
-                resolve = Resolve(routing_key=key, dedup_key=document["id"])
-                self._queue(document["id"], channel, key, resolve.to_json())
+            for channel, route in document["routes"].items():
+                if route["kind"] == "pagerduty":
+                    resolve = Resolve(routing_key=route["routing_key"], dedup_key=document["id"])
+                    event = resolve.to_json()
+                else:
+                    event = closed_webhook(document["body"], incident)
+                    if route["kind"] == "email":
+                        event = mail_of(event)
+                self._queue(document["id"], channel, route, event)
         return document
 
     def _find_open(self, incident: Incident, changed: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -376,13 +441,9 @@ class Evaluator:
                 return document
         raise KeyError(f"no open incident for {incident.condition_name}")
 
-    def _queue(self, incident: str, channel: str, key: str, event: dict[str, Any]) -> None:
+    def _queue(
+        self, incident: str, channel: str, route: dict[str, str], event: dict[str, Any]
+    ) -> None:
         self._store.add_notification(
-            incident=incident,
-            channel=channel,
-            body=json.dumps({"routing_key": key, "event": event}),
+            incident=incident, channel=channel, body=json.dumps({**route, "event": event})
         )
-
-
-def _tells_closing(spec: AlertPolicySpec) -> bool:
-    return not spec.prompts or Prompt.CLOSED in spec.prompts

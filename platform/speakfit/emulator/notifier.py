@@ -1,8 +1,8 @@
 """Sends queued notifications: in order per incident, at least once, across restarts.
 
-A notification leaves the queue when PagerDuty took it or refused it for good. Retries go on for as
-long as it takes, because a lost page is worse than a late one; only the pause between them is
-bounded. The pauses are real time: the other side does not know the policy clock.
+A notification leaves the queue when the other side took it or refused it for good. Retries go on
+for as long as it takes, because a lost page is worse than a late one; only the pause between them
+is bounded. The pauses are real time: the other side does not know the policy clock.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from speakfit.emulator.delivery import REFUSALS, MailServer, deliver
 from speakfit.emulator.store import Store
-from speakfit.errors import PagerDutyError
-from speakfit.pagerduty import StoredEvent, send
 
 _LOG = logging.getLogger("speakfit.emulator")
 _FIRST_PAUSE = 0.5
@@ -35,10 +34,11 @@ class Notification:
 
 
 class Notifier:
-    """Delivers the queue to one PagerDuty."""
+    """Delivers the queue to PagerDuty, webhooks and one mail server."""
 
-    def __init__(self, *, store: Store, events_url: str) -> None:
+    def __init__(self, *, store: Store, events_url: str, mail: MailServer | None = None) -> None:
         self._store = store
+        self._mail = mail
         self._events_url = events_url
         self._due: dict[int, float] = {}
         self._sending = threading.Lock()
@@ -125,11 +125,9 @@ class Notifier:
 
     def _try(self, number: int, body: str, attempts: int) -> bool:
         """One attempt; True when the notification is done with."""
-        stored = json.loads(body)
-        event = StoredEvent(routing_key=stored["routing_key"], body=stored["event"])
         try:
-            send(event, self._events_url)
-        except PagerDutyError as error:
+            deliver(json.loads(body), events_url=self._events_url, mail=self._mail)
+        except REFUSALS as error:
             if error.retry:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 10))
                 self._due[number] = time.monotonic() + pause
@@ -137,7 +135,7 @@ class Notifier:
                     number, state="pending", attempts=attempts + 1, error=error.what
                 )
                 return False
-            _LOG.error("a page was refused: %s", error.what)
+            _LOG.error("a notification was refused: %s", error.what)
             self._store.set_notification(
                 number, state="refused", attempts=attempts + 1, error=error.what
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from speakfit.emulator.delivery import MailServer
 from speakfit.emulator.pagerduty_endpoint import PagerDutyService
 
 DEFAULT_PORT = 8085
@@ -34,3 +35,6 @@ class EmulatorOptions:
     pagerduty_services: tuple[PagerDutyService, ...] = ()
     pagerduty_events_url: str | None = None
     """None is the emulator's own PagerDuty."""
+
+    mail: MailServer | None = None
+    """Without one, e-mail channels are shown as not delivered."""

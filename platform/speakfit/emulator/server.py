@@ -115,7 +115,7 @@ class Emulator:
         options = self.options
         self._store = store = Store(options.data_dir)
         self.clock = self._given_clock or _clock(store, options.time_scale)
-        self.backend = Backend(store=store, clock=self.clock)
+        self.backend = Backend(store=store, clock=self.clock, mails=options.mail is not None)
         self.pagerduty = EmbeddedPagerDuty(
             store=store, clock=self.clock, services=options.pagerduty_services
         )
@@ -139,7 +139,9 @@ class Emulator:
         self.http_address = _address(options.host, self._socket.getsockname()[1])
         self.pagerduty.base_url = self.http_url
         self.notifier = Notifier(
-            store=store, events_url=options.pagerduty_events_url or self.http_url
+            store=store,
+            events_url=options.pagerduty_events_url or self.http_url,
+            mail=options.mail,
         )
         self.evaluator = Evaluator(
             backend=self.backend,

@@ -143,7 +143,8 @@ def test_a_stored_key_is_never_shown_and_survives_being_written_back(bench: Benc
     assert made.labels["service_key"] == "************cccc"
     made.display_name = "Renamed"
     bench.channels.update_notification_channel(notification_channel=made)
-    assert bench.emulator.backend.channels.routing_key(made.name) == KEY
+    route = bench.emulator.backend.channels.route(made.name)
+    assert route == {"kind": "pagerduty", "routing_key": KEY}
     made.labels["service_key"] = "n" * 32
     bench.channels.update_notification_channel(
         notification_channel=made, update_mask=_mask("labels")
