@@ -584,11 +584,13 @@ def _fold(values: Floats, windows: Windows, operation: np.ufunc, neutral: float)
         while size < piece.size:
             level = operation(level[:-size], level[size:])
             size *= 2
-        if isinstance(piece.rows, slice):
-            target = result[piece.rows]
-            operation(target, level[piece.places], out=target)
+        rows, places = piece.rows, piece.places
+        if isinstance(rows, slice) or isinstance(places, slice):
+            target = result[rows]
+            operation(target, level[places], out=target)
         else:
-            result[piece.rows] = operation(result[piece.rows], level[piece.places])
+            folded = level.take(places)
+            result[rows] = operation(result.take(rows), folded, out=folded)
     return result
 
 

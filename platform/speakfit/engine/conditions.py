@@ -334,12 +334,14 @@ def _gone(present: Ints, at_ns: Ints, *, limit: int, seen_before: int | None) ->
     if not len(seen):
         return None
     # The last evaluation before the next data decides whether a silence ever lasts so long.
-    lasts = at_ns[after[1:] - 1] - seen >= limit
+    silences = np.flatnonzero(np.diff(after) > 1)
+    until, seen = after[1:][silences], seen[silences]
+    lasts = at_ns[until - 1] - seen >= limit
     if not lasts.any():
         return None
     gone = np.zeros(len(at_ns), dtype=np.bool_)
-    for until, last_seen in zip(after[1:][lasts], seen[lasts], strict=True):
-        gone[int(np.searchsorted(at_ns, last_seen + limit)) : until] = True
+    for end, last_seen in zip(until[lasts], seen[lasts], strict=True):
+        gone[int(np.searchsorted(at_ns, last_seen + limit)) : end] = True
     return gone
 
 
