@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -15,7 +17,7 @@ from speakfit.emulator.answers import failure_of
 from speakfit.emulator.console import console_page
 from speakfit.emulator.pagerduty_endpoint import Answer as PagerDutyAnswer
 from speakfit.emulator.pagerduty_endpoint import Request as PagerDutyRequest
-from speakfit.errors import WireError
+from speakfit.errors import InvalidArgument, WireError
 
 if TYPE_CHECKING:
     from speakfit.emulator.server import Emulator
@@ -99,6 +101,16 @@ def http_app(emulator: Emulator) -> Starlette:
     def verification_codes(_request: Request) -> Response:
         return JSONResponse({"verificationCodes": backend.channels.verification_codes()})
 
+    async def advance(request: Request) -> Response:
+        raw = await _body(request)
+        try:
+            seconds = json.loads(raw or b"{}")["seconds"]
+            by = timedelta(seconds=seconds)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise InvalidArgument('The body must be {"seconds": NUMBER}.') from error
+        evaluations = await run_in_threadpool(emulator.advance, by)
+        return JSONResponse({"nowNs": str(emulator.clock.now_ns()), "evaluations": evaluations})
+
     def console(_request: Request) -> Response:
         return HTMLResponse(
             console_page(emulator),
@@ -117,13 +129,23 @@ def http_app(emulator: Emulator) -> Starlette:
         failure = failure_of(error, where="HTTP")
         return _error(failure.http_status, failure.code, failure.text)
 
+    def gone(_request: Request, _error: Exception) -> Response:
+        # The client left in the middle of its request; nobody reads this.
+        return Response(status_code=400)
+
     return Starlette(
-        exception_handlers={WireError: refused},
+        exception_handlers={WireError: refused, ClientDisconnect: gone},
         routes=[
             Route("/", console),
             Route("/readyz", ready),
             Route("/emulator/v1/incidents", incidents),
             Route("/emulator/v1/verificationCodes", verification_codes),
+            # It does not exist unless the clock is there to be moved.
+            *(
+                [Route("/emulator/v1/clock:advance", advance, methods=["POST"])]
+                if emulator.options.manual_clock
+                else []
+            ),
             Route("/v2/enqueue", enqueue, methods=["POST"]),
             Route("/v2/change/enqueue", enqueue, methods=["POST"]),
             *(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -308,16 +309,37 @@ def test_a_full_disk_refuses_everything_that_must_be_kept_and_recovers(tmp_path:
         assert incident["status"] == "resolved"
 
 
+HALVES = (
+    b"",
+    b"GET /incidents HT",
+    b"POST /v2/enqueue HTTP/1.1\r\nHost: x\r\n",
+    b"POST /v2/enqueue HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{",
+    b"PUT /incidents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    b"POST /v3/projects/p/timeSeries HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+)
+"""Requests whose other half never comes."""
+
+
+def test_clients_that_leave_in_the_middle_of_a_request_leave_no_traceback(tmp_path: Path) -> None:
+    with _child(tmp_path) as child:
+        place = urlsplit(child.http)
+        for half in HALVES:
+            with socket.create_connection((str(place.hostname), int(place.port or 0))) as leaving:
+                leaving.sendall(half)
+                # Sending is over, so the server has read all of it once it closes its side.
+                leaving.shutdown(socket.SHUT_WR)
+                leaving.settimeout(10)
+                while leaving.recv(1_000):
+                    continue
+        child.process.send_signal(signal.SIGTERM)
+        _out, errors = child.process.communicate(timeout=20)
+        # A line that a request was malformed is welcome.
+        assert "Traceback" not in errors
+        assert child.process.returncode == 0
+
+
 def test_clients_that_hang_do_not_keep_others_waiting(bench: Bench) -> None:
     host, port = bench.emulator.http_address.split(":")
-    halves = [
-        b"",
-        b"GET /incidents HT",
-        b"POST /v2/enqueue HTTP/1.1\r\nHost: x\r\n",
-        b"POST /v2/enqueue HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{",
-        b"PUT /incidents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-        b"POST /v3/projects/p/timeSeries HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
-    ]
     never = threading.Event()
 
     def nothing() -> Iterator[bytes]:
@@ -325,7 +347,7 @@ def test_clients_that_hang_do_not_keep_others_waiting(bench: Bench) -> None:
         yield b""
 
     with ExitStack() as stack:
-        for half in halves * 10:
+        for half in HALVES * 10:
             hanging = stack.enter_context(socket.create_connection((host, int(port))))
             hanging.sendall(half)
         grpc_host, grpc_port = bench.emulator.grpc_address.split(":")
