@@ -2,6 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 .DEFAULT_GOAL := help
+export AUDIO
 .PHONY: help setup demo up down test test-all check snapshots docs lock
 
 help: ## List the targets
@@ -11,7 +12,7 @@ setup:
 	@$(PYTHON) scripts/bootstrap.py
 
 demo: setup ## Show the whole loop: speech in, transcript out, a dead worker pages (AUDIO=file)
-	@$(RUN) -m speakfit_ops.demo $(if $(AUDIO),--audio "$(AUDIO)")
+	@$(RUN) -m speakfit_ops.demo $${AUDIO:+--audio "$$AUDIO"}
 
 up: setup ## Start everything locally and keep it running; Ctrl-C or `make down` ends it
 	@$(RUN) -m speakfit_ops.stack up

@@ -9,7 +9,6 @@ Google and gRPC are imported late: `--help` must not wait for them.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -88,17 +87,24 @@ def resolve_target(
 def stack_environment(stack_file: Path = STACK_FILE) -> dict[str, str]:
     """The settings of the running local stack; empty when none runs here.
 
-    A stack that was killed leaves its file behind, so its process is asked for, too.
+    A stack that was killed leaves its file behind, so its process is asked for, too. Raises a
+    TargetError when the file is damaged.
     """
+    import psutil
+
     try:
         stack = json.loads(stack_file.read_text(encoding="utf-8"))
-        os.kill(stack["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError):
+        environment: dict[str, str] = stack["environment"]
+        alive = abs(psutil.Process(stack["pid"]).create_time() - stack["born"]) < 1
+    except (FileNotFoundError, psutil.NoSuchProcess):
         return {}
-    except PermissionError:
-        pass  # It lives, under another account.
-    environment: dict[str, str] = stack["environment"]
-    return environment
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetError(
+            "The record of the local stack is damaged.",
+            where=str(stack_file),
+            todo="Remove the file, or name a target with --emulator or --project.",
+        ) from error
+    return environment if alive else {}
 
 
 def with_stack_settings(
@@ -119,6 +125,13 @@ def with_stack_settings(
     return Settings.model_validate({**settings.model_dump(exclude_unset=True), **missing})
 
 
+def local_channel(target: Target) -> Any:
+    """A plain channel to an emulator; a proxy of the environment must not come between."""
+    import grpc
+
+    return grpc.insecure_channel(str(target.host), options=[("grpc.enable_http_proxy", 0)])
+
+
 def _client(target: Target, service: str) -> Any:
     from google.cloud import monitoring_v3
 
@@ -134,10 +147,8 @@ def _client(target: Target, service: str) -> Any:
                 where=str(target),
                 todo="Run `gcloud auth application-default login`, or use --emulator HOST:PORT.",
             ) from error
-    import grpc
-
     transport = client.get_transport_class("grpc")
-    return client(transport=transport(channel=grpc.insecure_channel(target.host)))
+    return client(transport=transport(channel=local_channel(target)))
 
 
 def metric_client(target: Target) -> monitoring_v3.MetricServiceClient:
@@ -168,7 +179,7 @@ def policy_clock(target: Target) -> Clock:
     import grpc
     from google.protobuf import empty_pb2, struct_pb2
 
-    with grpc.insecure_channel(str(target.host)) as channel:
+    with local_channel(target) as channel:
         ask = channel.unary_unary(
             CLOCK_METHOD,
             request_serializer=empty_pb2.Empty.SerializeToString,

@@ -9,7 +9,7 @@ in time ends the demo with the reason and exit code 1.
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -33,7 +33,7 @@ from speakfit.metrics import METRICS
 from speakfit.pagerduty import PagerDutyIncident, incidents
 from speakfit.settings import Settings
 from speakfit.target import STACK_FILE, metric_client, policy_clock, resolve_target
-from speakfit_ops.stack import Stack, end_leftovers, is_process, read_record
+from speakfit_ops.stack import DEMO_FOLDER, ENDING_SIGNALS, Stack, loopback
 
 SAMPLES = Path(__file__).parent / "samples"
 TIME_SCALE = 20
@@ -171,11 +171,12 @@ class Api:
     """The recordings API as a client sees it."""
 
     base: str
+    session: requests.Session = field(default_factory=loopback)
 
     def upload(self, path: Path) -> str:
         """Send a recording; the id it was accepted under."""
         with path.open("rb") as audio:
-            answer = requests.post(
+            answer = self.session.post(
                 f"{self.base}/v1/recordings", files={"file": (path.name, audio)}, timeout=60
             )
         if answer.status_code != 202:
@@ -189,7 +190,7 @@ class Api:
 
     def status(self, recording: str) -> dict[str, Any]:
         """Status and progress."""
-        answer = requests.get(f"{self.base}/v1/recordings/{recording}", timeout=10)
+        answer = self.session.get(f"{self.base}/v1/recordings/{recording}", timeout=10)
         answer.raise_for_status()
         body: dict[str, Any] = answer.json()
         return body
@@ -207,7 +208,7 @@ class Api:
 
     def transcript(self, recording: str) -> dict[str, Any]:
         """Text, segments, words and coaching figures."""
-        answer = requests.get(f"{self.base}/v1/recordings/{recording}/transcript", timeout=10)
+        answer = self.session.get(f"{self.base}/v1/recordings/{recording}/transcript", timeout=10)
         answer.raise_for_status()
         body: dict[str, Any] = answer.json()
         return body
@@ -258,7 +259,7 @@ class Demo:
     def raise_stack(self) -> None:
         """Everything up, on ports of its own."""
         with self.story.waiting("starting PostgreSQL, Valkey, Cloud Monitoring, API, worker"):
-            self.stack.start()
+            self.stack.start(anew=True)
         target = resolve_target(
             Settings(),
             emulator=self.stack.environment["MONITORING_EMULATOR_HOST"],
@@ -277,7 +278,7 @@ class Demo:
         )
         self.story.detail("console", f"{self.console_url}/")
         # A first visitor, so that request metrics exist before anything is planned.
-        requests.get(f"{self.api.base}/openapi.json", timeout=10).raise_for_status()
+        self.api.session.get(f"{self.api.base}/openapi.json", timeout=10).raise_for_status()
         with self.story.waiting("the first metrics"):
             until("The first export", self.exported, timedelta(seconds=30), stack=self.stack)
         self.story.tell(
@@ -390,7 +391,7 @@ class Demo:
         self.story.detail("service", page.service)
         self.story.detail("dedup key", page.dedup_key)
         self.story.detail("runbook", link)
-        answer = requests.get(link, timeout=10)
+        answer = self.api.session.get(link, timeout=10)
         if answer.status_code != 200:
             raise StackError(
                 f"The runbook link answers {answer.status_code}.",
@@ -447,10 +448,11 @@ class Demo:
 
     def account(self) -> None:
         """No other page came; the figures."""
-        others = [page.title for page in self.pages() if not is_expected(page)]
-        if others:
+        pages = self.pages()
+        if len(pages) != 1:
             raise StackError(
-                "Pages came that nobody should get: " + "; ".join(others),
+                f"{len(pages)} pages came instead of one: "
+                + "; ".join(page.component or page.title for page in pages),
                 where=self.console_url,
                 todo="Read the console's incidents; a false page is a fault of the policy.",
             )
@@ -554,26 +556,17 @@ def chunk_line(database_url: str, recording: str) -> str:
     return f"{results} results for {chunks} chunks, none twice; {again} begun anew after the kill"
 
 
-def begin_anew(folder: Path) -> None:
-    """Remove what an earlier run left; a StackError when one still runs."""
-    record = read_record(folder / STACK_FILE.name)
-    if record is not None:
-        if is_process(record):
-            raise StackError(
-                f"Another demo runs here (process {record['pid']}).",
-                where=str(folder),
-                todo="Wait for it, or end it.",
-            )
-        end_leftovers(record)
-    shutil.rmtree(folder, ignore_errors=True)
+def interrupt(number: int, _frame: object) -> None:
+    """Whatever ends the demo from outside ends it as Ctrl-C does: everything is stopped."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def main(
     audio: Annotated[
         Path | None, typer.Option(help="A recording of your own instead of the sample.")
     ] = None,
-    data_dir: Annotated[Path, typer.Option(help="Folder of the run's data and logs.")] = Path(
-        ".speakfit/demo"
+    data_dir: Annotated[Path, typer.Option(help="Folder of the run's data and logs.")] = (
+        STACK_FILE.parent / DEMO_FOLDER
     ),
     keep: Annotated[bool, typer.Option(help="Keep data and logs of the run.")] = False,
 ) -> None:
@@ -581,6 +574,9 @@ def main(
     console = Console(highlight=False)
     story = Story(console=console)
     stack = Stack(folder=data_dir, time_scale=TIME_SCALE, say=story.tell)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, interrupt)
+    good = False
     try:
         if audio is not None and not audio.is_file():
             raise StackError(
@@ -588,8 +584,8 @@ def main(
                 where=str(audio),
                 todo="Name an audio file: make demo AUDIO=path.",
             )
-        begin_anew(data_dir)
         Demo(stack=stack, story=story, audio=audio).play()
+        good = True
     except SpeakFitError as error:
         Console(stderr=True, highlight=False).print(f"\nThe demo failed: {error}", markup=False)
         sys.exit(1)
@@ -602,9 +598,7 @@ def main(
         console.print("\ninterrupted; stopping")
         sys.exit(130)
     finally:
-        stack.stop()
-        if not keep and sys.exc_info()[0] is None:
-            shutil.rmtree(data_dir, ignore_errors=True)
+        stack.stop(remove=good and not keep)
     story.tell("everything is stopped; no process is left")
 
 

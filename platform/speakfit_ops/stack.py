@@ -7,27 +7,32 @@ a restart. `python -m speakfit_ops.stack up | down | status | env`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
+import requests
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from speakfit.errors import SpeakFitError, StackError
+from speakfit.settings import read_settings
 from speakfit.target import LOCAL_PROJECT, STACK_FILE
 from speakfit_ops.servers import LOOPBACK, Server, postgres, valkey
 
@@ -53,8 +58,22 @@ class Ports:
         )
 
 
+DEMO_FOLDER = "demo"
+"""Where under the data folder the demo keeps its own stack."""
+
 LOCAL_PORTS = Ports(api=8080, monitoring=8085, console=8086, runbooks=8087)
 """What `make up` uses; 8085 is the port of Google's own emulators."""
+
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a command from outside: Ctrl-C, `kill`, and the terminal that was closed."""
+
+
+def loopback() -> requests.Session:
+    """A session for addresses on this machine: a proxy of the environment cannot reach them."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def free_port() -> int:
@@ -106,20 +125,27 @@ class Stack:
     say: Callable[[str], None] = lambda _: None
     parts: dict[str, Part] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    _lock: int | None = None
 
-    def start(self) -> None:
-        """Bring everything up; on failure stop what was started and raise a StackError."""
+    def start(self, *, anew: bool = False) -> None:
+        """Bring everything up; on failure stop what was started and raise a StackError.
+
+        `anew` removes the data of earlier runs first, and refuses a folder that is not a stack's.
+        """
+        read_settings()
         self.folder = self.folder.absolute()
-        self._refuse_second_stack()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.ports = self.ports.chosen()
-        for name in ("api", "monitoring", "console", "runbooks"):
-            refuse_used_port(name, getattr(self.ports, name))
+        self._claim(anew=anew)
         try:
+            self._choose_ports()
             self._start_all()
         except BaseException:
             self.stop()
             raise
+
+    def _choose_ports(self) -> None:
+        self.ports = self.ports.chosen()
+        for name in ("api", "monitoring", "console", "runbooks"):
+            refuse_used_port(name, getattr(self.ports, name))
 
     def _start_all(self) -> None:
         database = postgres(self.folder / "postgres", free_port())
@@ -159,6 +185,8 @@ class Stack:
             "PAGERDUTY_ROUTING_KEY_WARNING": keys["warning"],
             "RUNBOOK_BASE_URL": f"http://{LOOPBACK}:{self.ports.runbooks}",
             "PORT": str(self.ports.api),
+            "NO_PROXY": f"{LOOPBACK},localhost",
+            "no_proxy": f"{LOOPBACK},localhost",
         }
         return {**environment, **self.overrides}
 
@@ -250,10 +278,8 @@ class Stack:
         path = {"monitoring": f"{LOOPBACK}:{self.ports.console}/readyz"}.get(
             part.name, f"{part.address}/readyz"
         )
-        import requests
-
         try:
-            return requests.get(f"http://{path}", timeout=2).status_code == 200
+            return loopback().get(f"http://{path}", timeout=2).status_code == 200
         except requests.RequestException:
             return False
 
@@ -294,8 +320,22 @@ class Stack:
             if part.process.poll() is not None:
                 raise self._crash(part)
 
-    def stop(self) -> None:
-        """Stop every part, newest first: services before the database they write to."""
+    def stop(self, *, remove: bool = False) -> None:
+        """Stop every part, newest first: services before the database they write to.
+
+        `remove` deletes the data as well. A folder that this stack does not hold is left alone.
+        """
+        if self._lock is None:
+            return
+        with signals_held():
+            self._stop_parts()
+            self.record.unlink(missing_ok=True)
+            if remove:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def _stop_parts(self) -> None:
         for part in reversed(list(self.parts.values())):
             if part.process.poll() is None:
                 part.process.send_signal(part.stop_signal)
@@ -306,7 +346,6 @@ class Stack:
             end_group(part.process.pid)
             part.process.wait()
         self.parts.clear()
-        self.record.unlink(missing_ok=True)
 
     @property
     def record(self) -> Path:
@@ -323,6 +362,7 @@ class Stack:
                 part.name: {
                     "pid": part.process.pid,
                     "born": psutil.Process(part.process.pid).create_time(),
+                    "stop_signal": int(part.stop_signal),
                     "address": part.address,
                     "log": str(part.log),
                 }
@@ -334,20 +374,41 @@ class Stack:
         descriptor = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as output:
             json.dump(content, output, indent=2)
+            output.flush()
+            os.fsync(output.fileno())
         fresh.replace(self.record)
 
-    def _refuse_second_stack(self) -> None:
-        record = read_record(self.record)
-        if record is None:
-            return
-        if is_process(record):
+    def _claim(self, *, anew: bool) -> None:
+        """Take the folder for this process alone; the system lets go of it when it ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "stack.lock"
+        if anew and not file.exists() and any(self.folder.iterdir()):
             raise StackError(
-                f"A stack already runs in {self.folder} (process {record['pid']}).",
+                "The folder holds something else than a stack's data; it is not emptied.",
+                where=str(self.folder),
+                todo="Name a new folder with --data-dir.",
+            )
+        lock = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise StackError(
+                f"A stack already runs in {self.folder}.",
                 where=str(self.record),
                 todo="Use it, or stop it with `make down`.",
-            )
-        end_leftovers(record)
-        self.record.unlink()
+            ) from error
+        self._lock = lock
+        record = read_record(self.record)
+        if record is not None:
+            end_leftovers(record)
+            self.record.unlink()
+        if anew:
+            for entry in self.folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry != file:
+                    entry.unlink()
 
     def _log(self, name: str) -> Path:
         folder = self.folder / "logs"
@@ -377,13 +438,38 @@ def refuse_used_port(name: str, port: int) -> None:
             ) from error
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let no signal interrupt what must be finished, such as stopping; children are not affected.
+
+    Only the main thread may, and need, hold them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def read_record(file: Path) -> dict[str, Any] | None:
-    """The record of a stack, or None when there is none."""
+    """The record of a stack, or None when there is none; a StackError when it is damaged."""
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if {"pid", "born", "environment", "parts"} <= record.keys():
+            return record
     except FileNotFoundError:
         return None
-    return record
+    except (ValueError, AttributeError):
+        pass
+    raise StackError(
+        "The record of the stack is damaged.",
+        where=str(file),
+        todo="Remove the file, and end processes of an earlier stack by hand if there are any.",
+    )
 
 
 def is_process(entry: Mapping[str, Any]) -> bool:
@@ -401,10 +487,20 @@ def is_process(entry: Mapping[str, Any]) -> bool:
 
 
 def end_leftovers(record: Mapping[str, Any]) -> None:
-    """End what a supervisor that was itself killed has left behind."""
-    for part in record["parts"].values():
-        if is_process(part):
-            end_group(part["pid"])
+    """End what a supervisor that was itself killed has left behind, and wait until it is gone.
+
+    Politely first: a PostgreSQL that is killed leaves a lock file that can refuse the next start.
+    """
+    left = [part for part in reversed(list(record["parts"].values())) if is_process(part)]
+    for part in left:
+        os.kill(part["pid"], part["stop_signal"])
+    deadline = time.monotonic() + STOP_LIMIT.total_seconds()
+    while any(is_process(part) for part in left) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    for part in left:
+        end_group(part["pid"])
+    while any(is_process(part) for part in left):
+        time.sleep(_POLL)
 
 
 def end_group(pid: int) -> None:
@@ -473,7 +569,7 @@ def up(
     )
     stack = Stack(folder=data_dir, ports=ports, time_scale=time_scale, say=_out.print)
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: stopping.set())
     began = time.monotonic()
     with _out.status("starting ..."):
@@ -511,11 +607,15 @@ def _addresses(stack: Stack) -> str:
 @app.command()
 def down(data_dir: _Folder = STACK_FILE.parent) -> None:
     """Stop the running stack and anything a killed one has left behind."""
-    file = data_dir / STACK_FILE.name
-    record = read_record(file)
-    if record is None:
-        _out.print("No stack is running here.")
-        return
+    files = [folder / STACK_FILE.name for folder in (data_dir, data_dir / DEMO_FOLDER)]
+    records = [(file, record) for file in files if (record := read_record(file)) is not None]
+    for file, record in records:
+        _end_stack(file, record)
+    _out.print("Stopped; no process is left." if records else "No stack is running here.")
+
+
+def _end_stack(file: Path, record: Mapping[str, Any]) -> None:
+    """Ask the supervisor to stop everything; end by force what is left."""
     if is_process(record):
         os.kill(record["pid"], signal.SIGTERM)
         deadline = time.monotonic() + len(record["parts"]) * STOP_LIMIT.total_seconds()
@@ -525,7 +625,6 @@ def down(data_dir: _Folder = STACK_FILE.parent) -> None:
             os.kill(record["pid"], signal.SIGKILL)
     end_leftovers(record)
     file.unlink(missing_ok=True)
-    _out.print("Stopped; no process is left.")
 
 
 @app.command()

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from sqlalchemy import create_engine, text
 
-from speakfit_ops.stack import Stack, is_process, read_record
+from speakfit.errors import StackError
+from speakfit_ops.stack import Ports, Stack, is_process, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 FREE_PORTS = (
@@ -44,6 +46,8 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     process = subprocess.Popen(
         stack_command("up", "--data-dir", str(folder), *FREE_PORTS),
         cwd=ROOT,
+        # A proxy that nothing on loopback may be asked through.
+        env={**os.environ, "http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -121,24 +125,100 @@ def test_a_part_that_dies_is_reported_with_the_end_of_its_log(
     assert [member.pid for member in everyone if is_alive(member)] == []
 
 
-def test_a_second_start_cleans_up_after_a_supervisor_that_was_killed(
+def visits(environment: dict[str, str]) -> int:
+    """Count this visit, in the stack's own database, and all before it."""
+    engine = create_engine(environment["DATABASE_URL"])
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS visits (at timestamptz)"))
+            connection.execute(text("INSERT INTO visits VALUES (now())"))
+            return int(connection.execute(text("SELECT count(*) FROM visits")).scalar_one())
+    finally:
+        engine.dispose()
+
+
+def test_a_stack_starts_again_with_its_data_after_its_supervisor_was_killed(
     running: tuple[subprocess.Popen[str], Path],
 ) -> None:
     process, folder = running
-    parts = processes_of(folder)
+    record = read_record(folder / "stack.json")
+    assert record is not None
+    second = Stack(folder=folder, ports=Ports(api=int(record["environment"]["PORT"])))
+    with pytest.raises(StackError, match="already runs"):
+        second.start()
+    second.stop()
+    assert read_record(folder / "stack.json") == record, "who was refused must touch nothing"
+    assert visits(record["environment"]) == 1
     process.kill()
     process.wait(10)
-    assert all(is_process(part) for part in parts), "the parts outlive their supervisor"
+    assert all(is_process(part) for part in record["parts"].values()), "the parts outlive it"
+    second.start()
+    try:
+        assert not any(is_process(part) for part in record["parts"].values())
+        assert visits(second.environment) == 2
+    finally:
+        second.stop()
+
+
+def test_a_folder_of_something_else_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(StackError, match="something else"):
+        Stack(folder=tmp_path).start(anew=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", [("speakfit_ops.stack", "down"), ("alerts", "plan")])
+def test_a_damaged_record_is_named_without_a_traceback(
+    tmp_path: Path, command: tuple[str, str]
+) -> None:
+    (tmp_path / ".speakfit").mkdir()
+    (tmp_path / ".speakfit" / "stack.json").write_text('{"pi')
     done = subprocess.run(
-        stack_command("down", "--data-dir", str(folder)),
-        cwd=ROOT,
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert not any(is_process(part) for part in parts)
+    assert done.returncode == 1
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGHUP,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_ends_the_demo_leaves_no_process_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "demo"
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "speakfit_ops.demo", "--data-dir", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def has_parts() -> bool:
+        try:
+            record = read_record(folder / "stack.json")
+        except StackError:
+            return False
+        return record is not None and len(record["parts"]) >= 4
+
+    wait_until(has_parts)
+    everyone = family(folder)
+    demo.send_signal(number)
+    wait_until(lambda: not all(is_alive(member) for member in everyone))
+    demo.send_signal(number)
+    assert demo.wait(60) == 130
+    assert [member.pid for member in everyone if is_alive(member)] == []
 
 
 def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
@@ -158,21 +238,3 @@ def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     assert f"api cannot have port {port}" in done.stderr
     assert "--api-port" in done.stderr
     assert not (tmp_path / "stack.json").exists()
-
-
-def test_data_survives_a_restart(tmp_path: Path) -> None:
-    from sqlalchemy import create_engine, text
-
-    for count in (1, 2):
-        stack = Stack(folder=tmp_path / "data")
-        stack.start()
-        try:
-            engine = create_engine(stack.environment["DATABASE_URL"])
-            with engine.begin() as connection:
-                connection.execute(text("CREATE TABLE IF NOT EXISTS visits (at timestamptz)"))
-                connection.execute(text("INSERT INTO visits VALUES (now())"))
-                visits = connection.execute(text("SELECT count(*) FROM visits")).scalar_one()
-            engine.dispose()
-            assert visits == count
-        finally:
-            stack.stop()
