@@ -58,6 +58,8 @@ def _run(
     events_url: str | None,
     smtp_url: str | None,
     smtp_sender: str,
+    seed: Path | None,
+    manual_clock: bool,
     as_json: bool,
 ) -> None:
     from speakfit.emulator.delivery import MailServer
@@ -77,6 +79,8 @@ def _run(
             port=port,
             http_port=http_port,
             time_scale=time_scale,
+            seed=seed,
+            manual_clock=manual_clock,
             data_dir=data_dir,
             retention=timedelta(days=retention_days),
             evaluation_period=timedelta(seconds=evaluation_period),
@@ -156,7 +160,8 @@ def serve(
     smtp_url: Annotated[
         str | None,
         typer.Option(
-            help="Mail server for e-mail channels: smtp[s]://[USER:PASSWORD@]HOST:PORT.",
+            help="Mail server for e-mail channels: smtp://HOST:PORT or "
+            "smtps://USER:PASSWORD@HOST:PORT.",
             envvar="SMTP_URL",
             show_default="e-mail is not delivered",
             show_envvar=True,
@@ -165,6 +170,23 @@ def serve(
     smtp_sender: Annotated[
         str, typer.Option(help="Sender of mails.", envvar="SMTP_SENDER")
     ] = "alerting-noreply@localhost",
+    seed: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of a project's metricDescriptors, notificationChannels, timeSeries, "
+            "alertPolicies, snoozes and dashboards to load once.",
+            metavar="FILE",
+            show_default="nothing",
+        ),
+    ] = None,
+    manual_clock: Annotated[
+        bool,
+        typer.Option(
+            "--manual-clock",
+            help="Let time stand still; POST /emulator/v1/clock:advance with a number of seconds "
+            "moves it.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")] = False,
 ) -> None:
     """Run Cloud Monitoring (gRPC and REST) and PagerDuty on this machine.
@@ -184,6 +206,8 @@ def serve(
         events_url=pagerduty_events_url,
         smtp_url=smtp_url,
         smtp_sender=smtp_sender,
+        seed=seed,
+        manual_clock=manual_clock,
         as_json=as_json,
     )
 

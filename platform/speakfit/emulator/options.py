@@ -24,7 +24,13 @@ class EmulatorOptions:
     """None takes the port after the gRPC port; 0 any free port."""
 
     time_scale: int = 1
+    manual_clock: bool = False
+    """Time stands still until `advance` or the admin endpoint moves it."""
+
     data_dir: Path | None = None
+    seed: Path | None = None
+    """A file that is loaded once, see speakfit.emulator.seed."""
+
     retention: timedelta = timedelta(days=42)
     """How long points are kept; Cloud Monitoring keeps user metrics six weeks at full precision."""
 

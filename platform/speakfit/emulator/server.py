@@ -6,12 +6,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import uvicorn
 
-from speakfit.clock import Clock, RealClock, ScaledClock
+from speakfit.clock import Clock, ManualClock, RealClock, ScaledClock, from_ns
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.evaluation import Evaluator
 from speakfit.emulator.grpc_front import RouteTableHandler
@@ -19,12 +20,14 @@ from speakfit.emulator.http_front import http_app
 from speakfit.emulator.notifier import Notifier
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
+from speakfit.emulator.seed import load as load_seed
 from speakfit.emulator.store import Store
-from speakfit.errors import SettingsError, StackError
+from speakfit.errors import FailedPrecondition, InvalidArgument, SettingsError, StackError
 
 _GRPC_THREADS = 512
 """A call holds its thread from its announcement on, so clients that never send their request must
 not use them up. Threads are made when needed; how many work at once is the handler's limit."""
+_MANUAL = "manualClockNs"
 _START_SECONDS = 10.0
 
 
@@ -49,8 +52,17 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _clock(store: Store, scale: int) -> Clock:
+def _clock(store: Store, options: EmulatorOptions) -> Clock:
     """The clock of the data: scale and anchor are stored with it on the first start."""
+    scale = options.time_scale
+    if options.manual_clock:
+        if scale != 1:
+            raise SettingsError(
+                "A clock that stands still cannot be scaled.",
+                where="--manual-clock, --time-scale",
+                todo="Choose one of them.",
+            )
+        return ManualClock(from_ns(store.fact(_MANUAL) or time.time_ns()))
     stored = store.fact("clock")
     if stored is None:
         now_ns = time.time_ns()
@@ -87,7 +99,8 @@ class Emulator:
     ) -> None:
         self.options = options or EmulatorOptions(port=0, http_port=0)
         self._given_clock = clock
-        self._threads = clock is None if threads is None else threads
+        manual = clock is not None or self.options.manual_clock
+        self._threads = not manual if threads is None else threads
         self.serving = False
         self._grpc: Any = None
         self._http: uvicorn.Server | None = None
@@ -114,7 +127,7 @@ class Emulator:
     def _start(self) -> None:
         options = self.options
         self._store = store = Store(options.data_dir)
-        self.clock = self._given_clock or _clock(store, options.time_scale)
+        self.clock = self._given_clock or _clock(store, options)
         self.backend = Backend(store=store, clock=self.clock, mails=options.mail is not None)
         self.pagerduty = EmbeddedPagerDuty(
             store=store, clock=self.clock, services=options.pagerduty_services
@@ -165,6 +178,8 @@ class Emulator:
             target=self._http.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
         )
         self._http_thread.start()
+        if options.seed is not None:
+            load_seed(self.backend, options.seed)
         self._grpc.start()
         deadline = time.monotonic() + _START_SECONDS
         while not self._http.started:
@@ -209,6 +224,22 @@ class Emulator:
     def incidents(self) -> list[dict[str, Any]]:
         """All Cloud Monitoring incidents as JSON, newest first; times are policy time."""
         return self.evaluator.incidents()
+
+    def advance(self, by: timedelta) -> int:
+        """Move a clock that stands still, evaluate what fell due and deliver; how many times.
+
+        FailedPrecondition when the clock runs by itself.
+        """
+        if not isinstance(self.clock, ManualClock):
+            raise FailedPrecondition(
+                "The clock runs by itself; start with --manual-clock to move it."
+            )
+        try:
+            self.clock.advance(by)
+        except (ValueError, OverflowError) as error:
+            raise InvalidArgument.of_field("seconds", by, str(error)) from error
+        self.backend.store.set_fact(_MANUAL, self.clock.now_ns())
+        return self.evaluate_now()
 
     def evaluate_now(self) -> int:
         """Evaluate all times that are due, then try every queued notification once.

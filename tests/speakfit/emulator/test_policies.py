@@ -149,7 +149,8 @@ def test_a_stored_key_is_never_shown_and_survives_being_written_back(bench: Benc
     bench.channels.update_notification_channel(
         notification_channel=made, update_mask=_mask("labels")
     )
-    assert bench.emulator.backend.channels.routing_key(made.name) == "n" * 32
+    route = bench.emulator.backend.channels.route(made.name)
+    assert route == {"kind": "pagerduty", "routing_key": "n" * 32}
     assert KEY not in str(list(bench.channels.list_notification_channels(name=PROJECT)))
 
 

@@ -1,0 +1,46 @@
+"""pytest fixtures for any project: `monitoring_emulator` and `pagerduty_emulator`.
+
+Installed as a pytest plugin, so a test only names the fixture. The imports are inside: a test run
+that uses neither pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from speakfit.emulator.server import Emulator
+
+ROUTING_KEY = "e" * 32
+"""The key of the one service that the emulated PagerDuty has in tests, at high urgency."""
+
+
+@pytest.fixture
+def monitoring_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """An empty Cloud Monitoring on free ports; MONITORING_EMULATOR_HOST names it.
+
+    Time stands still: `monitoring_emulator.advance(timedelta(minutes=5))` moves it, evaluates and
+    delivers. `grpc_address`, `http_url` and `incidents()` tell the rest.
+    """
+    from speakfit.emulator.options import EmulatorOptions
+    from speakfit.emulator.pagerduty_endpoint import PagerDutyService
+    from speakfit.emulator.server import Emulator
+
+    service = PagerDutyService(name="pytest", routing_key=ROUTING_KEY, urgency="high")
+    options = EmulatorOptions(port=0, http_port=0, manual_clock=True, pagerduty_services=(service,))
+    with Emulator(options) as emulator:
+        monkeypatch.setenv("MONITORING_EMULATOR_HOST", emulator.grpc_address)
+        yield emulator
+
+
+@pytest.fixture
+def pagerduty_emulator(monitoring_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an embedded PagerDuty with one service, whose key is `ROUTING_KEY`.
+
+    It is the one that `monitoring_emulator` pages; PAGERDUTY_EVENTS_URL names it.
+    """
+    monkeypatch.setenv("PAGERDUTY_EVENTS_URL", monitoring_emulator.http_url)
+    return monitoring_emulator.http_url
