@@ -59,6 +59,8 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         if "SpeakFit is up" in line:
             break
     else:
+        process.wait(60)
+        process.stdout.close()
         pytest.fail(said)
     yield process, folder
     if process.poll() is None:
