@@ -7,6 +7,8 @@ lost message is sent again by the sweep and a doubled one finds nothing left to 
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from datetime import timedelta
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDownError
+from kombu.transport import redis as kombu_redis
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -36,6 +39,12 @@ _RELAY_AT_ONCE = 200
 # The key suffixes of kombu's Redis transport for its priority steps 0, 3, 6 and 9.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 _JOB_HEADER = "speakfit_job"
+# A peer that vanished without a word is noticed after 10 + 3 x 5 s; Linux alone would take 2 h.
+_KEEPALIVE = {
+    getattr(socket, name): seconds
+    for name, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
 
 BROKER_ERRORS = (BrokerDownError, redis.RedisError, OSError)
 """What sending raises when the broker cannot be reached."""
@@ -58,6 +67,42 @@ class Job:
         return f"{self.task}:{self.recording_id}:{self.chunk_index}"
 
 
+class _Deliveries(kombu_redis.QoS):
+    """Counts a message as done with even when its acknowledgement did not reach the broker.
+
+    Celery logs a lost acknowledgement and goes on, and kombu keeps the message's place in the
+    prefetch window. A worker whose window is full asks the broker for nothing, so it would never
+    notice that its connection is dead: one broker restart under a busy worker hung it for good
+    (reproduced). With the place free it asks again, gets the error and reconnects. The message
+    itself returns after the visibility time-out and finds nothing left to do.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except BaseException:
+            # What the base class does once Redis has answered: free the place.
+            super(kombu_redis.QoS, self).ack(delivery_tag)
+            raise
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        except BaseException:
+            super(kombu_redis.QoS, self).ack(delivery_tag)
+            raise
+
+
+class _Channel(kombu_redis.Channel):
+    QoS = _Deliveries
+
+
+class Transport(kombu_redis.Transport):
+    """kombu's Redis transport, which outlives a broker that dies under a busy worker."""
+
+    Channel = _Channel
+
+
 def make_celery(redis_url: str) -> Celery:
     """The Celery application; the API only sends with it, the worker registers tasks on it.
 
@@ -71,12 +116,19 @@ def make_celery(redis_url: str) -> Celery:
         "socket_timeout": 5,
         "socket_connect_timeout": 2,
         "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE,
         "health_check_interval": 25,
     }
     app = Celery("speakfit", broker=redis_url, set_as_current=False)
+    if redis_url.startswith("rediss:"):
+        # Named by its class a transport does not see the scheme; options in the address win.
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     app.conf.update(
         accept_content=["json"],
+        # No end of tries: a worker that gave up would stay down when the broker is back.
+        broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        broker_transport=f"{__name__}:{Transport.__name__}",
         broker_transport_options=transport,
         result_backend_transport_options=transport,
         visibility_timeout=visibility,
