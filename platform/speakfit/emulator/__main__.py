@@ -60,6 +60,7 @@ def _run(
     smtp_sender: str,
     seed: Path | None,
     manual_clock: bool,
+    descriptor_delay: float,
     as_json: bool,
 ) -> None:
     from speakfit.emulator.delivery import MailServer
@@ -81,6 +82,7 @@ def _run(
             time_scale=time_scale,
             seed=seed,
             manual_clock=manual_clock,
+            descriptor_delay=timedelta(seconds=descriptor_delay),
             data_dir=data_dir,
             retention=timedelta(days=retention_days),
             evaluation_period=timedelta(seconds=evaluation_period),
@@ -187,6 +189,14 @@ def serve(
             "moves it.",
         ),
     ] = False,
+    descriptor_delay: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of policy time until a metric descriptor that was made or deleted is "
+            "seen as such, as in the cloud.",
+            min=0,
+        ),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")] = False,
 ) -> None:
     """Run Cloud Monitoring (gRPC and REST) and PagerDuty on this machine.
@@ -208,6 +218,7 @@ def serve(
         smtp_sender=smtp_sender,
         seed=seed,
         manual_clock=manual_clock,
+        descriptor_delay=descriptor_delay,
         as_json=as_json,
     )
 

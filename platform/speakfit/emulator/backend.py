@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -19,11 +20,20 @@ from speakfit.emulator.store import Store
 class Backend:
     """The services that the route table calls."""
 
-    def __init__(self, *, store: Store, clock: Clock, mails: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        mails: bool = False,
+        descriptor_delay: timedelta = timedelta(0),
+    ) -> None:
         self.store = store
         self.clock = clock
         self.points = PointStore(store)
-        self.metrics = MetricsService(store=store, points=self.points, clock=clock)
+        self.metrics = MetricsService(
+            store=store, points=self.points, clock=clock, descriptor_delay=descriptor_delay
+        )
         self.policies: PoliciesService
         self.channels = ChannelsService(
             store=store,

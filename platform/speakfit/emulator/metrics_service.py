@@ -167,7 +167,18 @@ class _Identity:
 class MetricsService:
     """Descriptors and time series of all projects."""
 
-    def __init__(self, *, store: Store, points: PointStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        points: PointStore,
+        clock: Clock,
+        descriptor_delay: timedelta = timedelta(0),
+    ) -> None:
+        """`descriptor_delay` is how long a new or deleted descriptor takes to be seen as such."""
+        self._delay_ns = _ns(descriptor_delay)
+        self._hidden: dict[tuple[str, str], int] = {}
+        self._ghosts: dict[tuple[str, str], tuple[Any, int]] = {}
         self._store = store
         self._points = points
         self._clock = clock
@@ -186,9 +197,18 @@ class MetricsService:
 
     # Descriptors
 
+    def _seen(self, project: str, metric_type: str) -> Any:
+        """The descriptor that readers see: a new one late, a deleted one for a while longer."""
+        place = project, metric_type
+        now_ns = self._clock.now_ns()
+        if self._hidden.get(place, 0) > now_ns:
+            return None
+        ghost, until_ns = self._ghosts.get(place, (None, 0))
+        return self._descriptors.get(place) or (ghost if until_ns > now_ns else None)
+
     def descriptor(self, project: str, metric_type: str) -> Descriptor | None:
         """Kind and value type of a metric, None when nobody has declared or written it."""
-        found = self._descriptors.get((project, metric_type))
+        found = self._seen(project, metric_type)
         if found is None:
             return None
         return Descriptor(
@@ -198,7 +218,8 @@ class MetricsService:
 
     def metric_types(self, project: str) -> list[str]:
         """All metric types of a project, sorted."""
-        return sorted(name for owner, name in list(self._descriptors) if owner == project)
+        names = {name for owner, name in (*self._descriptors, *self._ghosts) if owner == project}
+        return sorted(name for name in names if self._seen(project, name) is not None)
 
     def _save(self, project: str, descriptor: Any) -> None:
         self._store.put(
@@ -273,6 +294,8 @@ class MetricsService:
             monitored_resource_types=USER_METRIC_RESOURCES,
         )
         self._save(project, descriptor)
+        if old is None and self._delay_ns:
+            self._hidden[project, metric_type] = self._clock.now_ns() + self._delay_ns
         return descriptor
 
     def create_metric_descriptor(self, request: Any) -> Any:
@@ -326,7 +349,7 @@ class MetricsService:
     def get_metric_descriptor(self, request: Any) -> Any:
         """One descriptor, NotFound when there is none."""
         project, metric_type = self._descriptor_name(request.name)
-        found = self._descriptors.get((project, metric_type))
+        found = self._seen(project, metric_type)
         if found is None:
             raise NotFound(f"Could not find descriptor for metric '{metric_type}'.")
         return found
@@ -342,6 +365,9 @@ class MetricsService:
             self._points.drop_type(project, metric_type)
             del self._descriptors[project, metric_type]
             self._identities.clear()
+            self._hidden.pop((project, metric_type), None)
+            if self._delay_ns:
+                self._ghosts[project, metric_type] = (found, self._clock.now_ns() + self._delay_ns)
         return empty_pb2.Empty()
 
     def list_metric_descriptors(self, request: Any) -> Any:
@@ -355,7 +381,7 @@ class MetricsService:
                 continue
             if request.active_only and not self._active(project, metric_type):
                 continue
-            found.append(self._descriptors[project, metric_type])
+            found.append(self._seen(project, metric_type))
         window, token = page(
             len(found),
             size=request.page_size,

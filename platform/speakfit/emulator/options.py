@@ -44,3 +44,6 @@ class EmulatorOptions:
 
     mail: MailServer | None = None
     """Without one, e-mail channels are shown as not delivered."""
+
+    descriptor_delay: timedelta = timedelta(0)
+    """How long a metric descriptor takes to appear and to go; in the cloud it is some seconds."""

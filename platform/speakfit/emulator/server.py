@@ -128,7 +128,12 @@ class Emulator:
         options = self.options
         self._store = store = Store(options.data_dir)
         self.clock = self._given_clock or _clock(store, options)
-        self.backend = Backend(store=store, clock=self.clock, mails=options.mail is not None)
+        self.backend = Backend(
+            store=store,
+            clock=self.clock,
+            mails=options.mail is not None,
+            descriptor_delay=options.descriptor_delay,
+        )
         self.pagerduty = EmbeddedPagerDuty(
             store=store, clock=self.clock, services=options.pagerduty_services
         )

@@ -320,3 +320,22 @@ def test_monitored_resource_types_are_listed_and_found(bench: Bench) -> None:
         name=f"{PROJECT}/monitoredResourceDescriptors/generic_task"
     )
     assert {label.key for label in one.labels} >= {"location", "namespace", "job", "task_id"}
+
+
+def test_descriptors_appear_and_go_late_when_asked_to() -> None:
+    name = f"{PROJECT}/metricDescriptors/{METRIC}"
+    with Bench(descriptor_delay=timedelta(seconds=30)) as bench:
+        bench.write(bench.series(1))
+        with pytest.raises(NotFound, match="Could not find descriptor"):
+            bench.metrics.get_metric_descriptor(name=name)
+        with pytest.raises(NotFound, match="Cannot find metric"):
+            bench.create()
+        bench.clock.advance(timedelta(seconds=30))
+        assert bench.metrics.get_metric_descriptor(name=name).type == METRIC
+        assert bench.create().name
+        bench.metrics.delete_metric_descriptor(name=name)
+        assert bench.metrics.get_metric_descriptor(name=name).type == METRIC
+        bench.clock.advance(timedelta(seconds=30))
+        with pytest.raises(NotFound):
+            bench.metrics.get_metric_descriptor(name=name)
+        assert list(bench.metrics.list_metric_descriptors(name=PROJECT)) == []
