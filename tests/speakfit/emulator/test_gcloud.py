@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.speakfit.emulator.bench import METRIC, PROJECT, Bench
+from speakfit.emulator.server import Emulator
+from tests.speakfit.emulator.bench import METRIC, OPTIONS, PROJECT, Bench
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcloud") is None, reason="gcloud is not installed; nothing of it was tried"
@@ -68,6 +69,20 @@ def test_policies_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
     changed = _gcloud(bench, tmp_path, *policies, "update", made["name"], "--no-enabled")
     assert changed["enabled"] is False
     _gcloud(bench, tmp_path, *policies, "update", made["name"], f"--policy-from-file={file}")
+    condition = json.dumps(
+        {
+            "displayName": "silent",
+            "conditionAbsent": {
+                "filter": f'metric.type="{METRIC}" resource.type="generic_task"',
+                "duration": "600s",
+            },
+        }
+    )
+    conditions = (*policies, "conditions")
+    more = _gcloud(bench, tmp_path, *conditions, "create", made["name"], f"--condition={condition}")
+    assert [one["displayName"] for one in more["conditions"]] == ["deep", "silent"]
+    last = more["conditions"][1]["name"]
+    _gcloud(bench, tmp_path, *conditions, "delete", last, f"--policy={made['name']}")
     _gcloud(bench, tmp_path, *policies, "delete", made["name"])
     assert _gcloud(bench, tmp_path, *policies, "list") == []
 
@@ -87,3 +102,29 @@ def test_channels_dashboards_and_snoozes_live_through_gcloud(bench: Bench, tmp_p
     assert _gcloud(bench, tmp_path, *dashboards, "list") == []
     board = _gcloud(bench, tmp_path, *dashboards, "create", config)
     _gcloud(bench, tmp_path, *dashboards, "delete", board["name"])
+    assert _gcloud(bench, tmp_path, "monitoring", "snoozes", "list") == []
+
+
+def test_snoozes_live_through_gcloud(tmp_path: Path) -> None:
+    # gcloud reads the machine's clock.
+    with Emulator(OPTIONS) as emulator:
+        bench = Bench()
+        bench.emulator = emulator
+        snoozes = ("monitoring", "snoozes")
+        made = _gcloud(
+            bench,
+            tmp_path,
+            *snoozes,
+            "create",
+            "--display-name=Maintenance",
+            f"--criteria-policies={PROJECT}/alertPolicies/1",
+            "--start-time=+PT5M",
+            "--end-time=+PT60M",
+        )
+        changed = _gcloud(
+            bench, tmp_path, *snoozes, "update", made["name"], "--display-name=Longer"
+        )
+        assert changed["displayName"] == "Longer"
+        assert len(_gcloud(bench, tmp_path, *snoozes, "list")) == 1
+        cancelled = _gcloud(bench, tmp_path, *snoozes, "cancel", made["name"])
+        assert cancelled["interval"]["endTime"] < made["interval"]["endTime"]
