@@ -11,7 +11,9 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from speakfit.emulator.delivery import REFUSALS, MailServer, deliver
 from speakfit.emulator.store import Store
@@ -41,25 +43,38 @@ class Notifier:
         self._mail = mail
         self._events_url = events_url
         self._due: dict[int, float] = {}
-        self._sending = threading.Lock()
+        self._sending: dict[str, threading.Lock] = {}
+        """One attempt at a time per channel."""
+        self._guard = threading.Lock()
+        self._workers: dict[str, threading.Event] = {}
+        """What wakes the thread of each channel that has one."""
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Deliver on a thread of its own until stopped."""
-        self._thread = threading.Thread(target=self._loop, name="notifier", daemon=True)
-        self._thread.start()
+        """Deliver on threads of its own until stopped."""
+        self._begin("notifier", self._loop)
+
+    def _begin(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads = [one for one in self._threads if one.is_alive()]
+        self._threads.append(thread)
+        thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is queued stays stored."""
+        """End the threads; what is queued stays stored."""
         self._stop.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
+        self.wake()
+        deadline = time.monotonic() + 2
+        for thread in list(self._threads):
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def wake(self) -> None:
         """Something was queued."""
+        with self._guard:
+            for event in self._workers.values():
+                event.set()
         self._wake.set()
 
     def queue(self) -> list[Notification]:
@@ -79,10 +94,30 @@ class Notifier:
         ]
 
     def _loop(self) -> None:
+        """Give every channel with something pending a thread: one that hangs delays no other."""
         while not self._stop.is_set():
             self._wake.clear()
             try:
-                pause = self.deliver()
+                channels = {row[2] for row in self._store.notifications("pending")}
+            except Exception:
+                if self._stop.is_set():
+                    return
+                _LOG.exception("reading notifications failed")
+                self._wake.wait(_LONGEST_PAUSE)
+                continue
+            with self._guard:
+                fresh = {one: threading.Event() for one in channels - self._workers.keys()}
+                self._workers.update(fresh)
+            for channel, event in fresh.items():
+                self._begin("notifier channel", partial(self._serve, channel, event))
+            self._wake.wait()
+
+    def _serve(self, channel: str, event: threading.Event) -> None:
+        """Deliver one channel's notifications until none is pending."""
+        while not self._stop.is_set():
+            event.clear()
+            try:
+                pause = self._deliver(channel, patient=True)
             except Exception:
                 if self._stop.is_set():
                     # The store closed under an attempt that took too long; it is tried again
@@ -90,38 +125,38 @@ class Notifier:
                     return
                 _LOG.exception("delivering notifications failed")
                 pause = _LONGEST_PAUSE
-            self._wake.wait(pause)
+            with self._guard:
+                if pause is None and not event.is_set():
+                    del self._workers[channel]
+                    return
+            event.wait(pause)
 
     def deliver(self, *, patient: bool = True) -> float | None:
-        """Try what is due, or everything when not `patient`; seconds until more is due, or None.
+        """Try what is due, or everything when not `patient`; seconds until more is due, or None."""
+        channels = dict.fromkeys(row[2] for row in self._store.notifications("pending"))
+        pauses = [self._deliver(channel, patient=patient) for channel in channels]
+        return min((pause for pause in pauses if pause is not None), default=None)
 
-        Of one incident and channel only the oldest is tried, so a resolve never overtakes its
-        trigger.
-        """
-        with self._sending:
-            blocked: set[tuple[str, str]] = set()
-            for (
-                number,
-                incident,
-                channel,
-                body,
-                _state,
-                attempts,
-                _error,
-            ) in self._store.notifications("pending"):
-                line = incident, channel
-                if line in blocked:
+    def _deliver(self, channel: str, *, patient: bool) -> float | None:
+        """Try one channel's; of one incident only the oldest, so no resolve overtakes a trigger."""
+        with self._sending.setdefault(channel, threading.Lock()):
+            # Incidents whose oldest notification waits, and until when.
+            blocked: dict[str, float] = {}
+            for number, incident, to, body, _state, attempts, _error in self._store.notifications(
+                "pending"
+            ):
+                if to != channel or incident in blocked:
                     continue
                 if self._stop.is_set():
                     return None
                 waits = patient and self._due.get(number, 0.0) > time.monotonic()
                 if waits or not self._try(number, body, attempts):
-                    blocked.add(line)
-            pending = {row[0] for row in self._store.notifications("pending")}
-            self._due = {n: due for n, due in self._due.items() if n in pending}
-            if not self._due:
+                    blocked[incident] = self._due[number]
+                else:
+                    self._due.pop(number, None)
+            if not blocked:
                 return None
-            return max(0.01, min(self._due.values()) - time.monotonic())
+            return max(0.01, min(blocked.values()) - time.monotonic())
 
     def _try(self, number: int, body: str, attempts: int) -> bool:
         """One attempt; True when the notification is done with."""

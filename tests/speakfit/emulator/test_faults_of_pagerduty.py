@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.speakfit.emulator.bench import Bench
+from speakfit.emulator.notifier import Notifier
+from speakfit.emulator.store import Store
+from tests.speakfit.emulator.bench import KEY, Bench
 
 
 def _history(pagerduty: Bench) -> list[list[str]]:
@@ -105,3 +110,25 @@ def test_an_event_whose_answer_got_lost_is_sent_again_and_pages_once() -> None:
         assert seen == ["refused", "answer lost", "passed"] * 2
         # The trigger arrived twice, the second resolve found nothing open.
         assert _history(pagerduty) == [["trigger_log_entry"] * 2 + ["resolve_log_entry"]]
+
+
+def test_a_webhook_that_hangs_does_not_delay_a_page() -> None:
+    store = Store(None)
+    with Bench() as pagerduty, socket.create_server(("127.0.0.1", 0)) as silent:
+        notifier = Notifier(store=store, events_url=pagerduty.emulator.http_url)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        hook = {"kind": "webhook", "url": url, "event": {}}
+        store.add_notification(incident="one", channel="hook", body=json.dumps(hook))
+        notifier.start()
+        waiting, _address = silent.accept()
+        with waiting:
+            # The webhook has its request and does not answer.
+            payload = {"summary": "Down", "source": "api", "severity": "critical"}
+            event = {"event_action": "trigger", "dedup_key": "two", "payload": payload}
+            page = {"kind": "pagerduty", "routing_key": KEY, "event": event}
+            store.add_notification(incident="two", channel="page", body=json.dumps(page))
+            notifier.wake()
+            while not pagerduty.pages():
+                assert notifier.queue()[0].attempts == 0, "the page waited for the webhook"
+                time.sleep(0.01)
+        notifier.stop()
