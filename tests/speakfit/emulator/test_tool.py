@@ -159,7 +159,7 @@ def test_the_fixtures_serve_another_project(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[3]
     (tmp_path / "test_fixtures.py").write_text(_OTHER_PROJECT)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "speakfit.emulator.pytest_plugin"],
+        [sys.executable, "-m", "pytest", "-q"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(root / "platform")},
         capture_output=True,
