@@ -1,16 +1,19 @@
 """`python -m services.worker`: a Celery worker with everything set.
 
-SIGTERM stops it as SIGQUIT would: what runs gets five seconds, then its lease hands it on. A
+SIGTERM stops it as SIGQUIT would: what runs gets five seconds, then its lease is given back. A
 plain SIGTERM would wait for long tasks without end (measured), and Spot machines give 30 s.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 
 from speakfit.errors import SpeakFitError
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +43,7 @@ def _run(processes: int | None) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     from services.worker.engine import check_model
+    from services.worker.lease import begin_worker, hand_over
     from services.worker.sweep import Heartbeat, Sweep, Vitals
     from speakfit.database import current_revision, engine_from, head_revision
     from speakfit.errors import SettingsError, TargetError
@@ -81,6 +85,7 @@ def _run(processes: int | None) -> int:
         vitals.start()
 
     worker_ready.connect(begin, weak=False)
+    token = begin_worker()
     worker = app.Worker(
         hostname=heartbeat.worker_id,
         pool="prefork",
@@ -94,6 +99,11 @@ def _run(processes: int | None) -> int:
         worker.start()
     finally:
         vitals.stop()
+        try:
+            # Its processes are gone by now; what they held need not wait for its lease.
+            hand_over(engine, token)
+        except SQLAlchemyError as error:
+            logger.warning("the leases will have to expire: %s", type(error).__name__)
         engine.dispose()
     return worker.exitcode or 0
 

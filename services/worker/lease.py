@@ -8,6 +8,8 @@ database's clock judges, so workers' clocks need not agree.
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 import threading
 import uuid
 from collections.abc import Iterator
@@ -33,6 +35,19 @@ from speakfit.jobs import ATTEMPTS, PREPARE, TRANSCRIBE, Job, post
 logger = logging.getLogger(__name__)
 
 UNFINISHED_CHUNK = (ChunkStatus.PENDING, ChunkStatus.LEASED)
+UNFINISHED_RECORDING = (RecordingStatus.QUEUED, RecordingStatus.PROCESSING)
+
+_TOKEN = "SPEAKFIT_WORKER_TOKEN"
+
+
+def begin_worker() -> str:
+    """A token that every lease of this worker's processes begins with; call before they start."""
+    os.environ[_TOKEN] = token = secrets.token_hex(8)
+    return token
+
+
+def _new_owner() -> uuid.UUID:
+    return uuid.UUID(hex=os.environ.get(_TOKEN, secrets.token_hex(8)) + secrets.token_hex(8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +86,7 @@ def _free(table: type[Recording] | type[Chunk]) -> ColumnElement[bool]:
 def claimable_recording() -> ColumnElement[bool]:
     """Accepted, not prepared, and under no living lease."""
     return and_(
-        Recording.status.in_((RecordingStatus.QUEUED, RecordingStatus.PROCESSING)),
+        Recording.status.in_(UNFINISHED_RECORDING),
         Recording.speech.is_(None),
         _free(Recording),
     )
@@ -94,7 +109,7 @@ def claim_recording(
     engine: Engine, recording_id: uuid.UUID, lease: timedelta
 ) -> Preparation | None:
     """Take a recording to prepare; None when another holds it or nothing is left to do."""
-    owner = uuid.uuid4()
+    owner = _new_owner()
     with transaction(engine) as session:
         row = session.execute(
             update(Recording)
@@ -126,7 +141,7 @@ def claim_chunk(
     engine: Engine, recording_id: uuid.UUID, index: int, lease: timedelta
 ) -> ChunkWork | None:
     """Take a chunk to transcribe; None when another holds it or nothing is left to do."""
-    owner = uuid.uuid4()
+    owner = _new_owner()
     with transaction(engine) as session:
         row = session.execute(
             update(Chunk)
@@ -203,13 +218,78 @@ def _held(work: Preparation | ChunkWork) -> Any:
     return statement.execution_options(synchronize_session=False)
 
 
-def give_back(engine: Engine, work: Preparation | ChunkWork) -> None:
-    """End the lease at once, so that the sweep can hand the work out again."""
+def give_back(engine: Engine, work: Preparation | ChunkWork, *, forgiven: bool) -> None:
+    """End the lease at once, so that the sweep can hand the work out again.
+
+    `forgiven` says that the work is not to blame: then it has not used an attempt, even where
+    another worker took it over meanwhile and counted its own.
+    """
     values: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
-    if isinstance(work, ChunkWork):
-        values["status"] = ChunkStatus.PENDING
+    values["status"] = (
+        ChunkStatus.PENDING if isinstance(work, ChunkWork) else RecordingStatus.QUEUED
+    )
     with transaction(engine) as session:
+        if forgiven:
+            session.execute(_one_attempt_less(work))
         session.execute(_held(work).values(values))
+
+
+def _one_attempt_less(work: Preparation | ChunkWork) -> Any:
+    """An UPDATE that takes one attempt back from work that goes on."""
+    if isinstance(work, ChunkWork):
+        statement = (
+            update(Chunk)
+            .where(
+                _this_chunk(work.recording_id, work.index),
+                Chunk.status.in_(UNFINISHED_CHUNK),
+                Chunk.attempts > 0,
+            )
+            .values(attempts=Chunk.attempts - 1)
+        )
+    else:
+        statement = (
+            update(Recording)
+            .where(
+                Recording.id == work.recording_id,
+                Recording.status.in_(UNFINISHED_RECORDING),
+                Recording.speech.is_(None),
+                Recording.attempts > 0,
+            )
+            .values(attempts=Recording.attempts - 1)
+        )
+    return statement.execution_options(synchronize_session=False)
+
+
+def hand_over(engine: Engine, token: str) -> int:
+    """Give back, unblamed, all that a stopping worker's processes still hold, and count it."""
+    first, last = uuid.UUID(hex=token + "0" * 16), uuid.UUID(hex=token + "f" * 16)
+    with transaction(engine) as session:
+        chunks = session.execute(
+            update(Chunk)
+            .where(Chunk.lease_owner.between(first, last), Chunk.status == ChunkStatus.LEASED)
+            .values(
+                status=ChunkStatus.PENDING,
+                attempts=Chunk.attempts - 1,
+                lease_owner=None,
+                lease_expires_at=None,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        recordings = session.execute(
+            update(Recording)
+            .where(
+                Recording.lease_owner.between(first, last),
+                Recording.status == RecordingStatus.PROCESSING,
+            )
+            .values(
+                status=RecordingStatus.QUEUED,
+                attempts=Recording.attempts - 1,
+                lease_owner=None,
+                lease_expires_at=None,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        return sum(cast("CursorResult[Any]", one).rowcount for one in (chunks, recordings))
 
 
 def store_preparation(

@@ -11,15 +11,20 @@ import os
 import signal
 import time
 import uuid
+import wave
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from celery import Task, shared_task
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from services.worker.engine import load_model, transcribe
 from services.worker.lease import (
+    ChunkWork,
     Cut,
     Preparation,
     claim_chunk,
@@ -40,6 +45,24 @@ from speakfit.metrics import CHUNKS
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
+Work = TypeVar("Work", Preparation, ChunkWork)
+
+# What a bad byte in the audio, or our own mistake about it, raises. Everything else is taken for
+# trouble of the machine or a server: wrongly forgiven work only waits, wrongly blamed work is lost.
+_BLAMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    DataError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    wave.Error,
+)
+_SHORTEST_PAUSE = timedelta(milliseconds=250)
+_LONGEST_PAUSE = timedelta(seconds=30)
+
 DONE = {"outcome": "done"}
 FAILED = {"outcome": "failed"}
 
@@ -54,6 +77,8 @@ class Child:
     engine: Engine
     telemetry: Telemetry
     model: Any
+    troubles: int = 0
+    """How often in a row this machine or a server, not the audio, kept it from working."""
 
 
 _children: list[Child] = []
@@ -111,15 +136,59 @@ def _child() -> Child:
     return _children[0]
 
 
+def _attempt(
+    child: Child,
+    claim: Callable[[], Work | None],
+    work_on: Callable[[Work], None],
+) -> None:
+    """Work under a lease; on an error give the work back, and say whether it was to blame.
+
+    Trouble of this machine or of a server (disk full, database away, GPU gone) is not the work's
+    fault: nothing accepted may be lost to it. The work goes back for others and this process
+    pauses, longer each time, instead of taking the next.
+    """
+    work: Work | None = None
+    try:
+        work = claim()
+        if work is None:
+            return
+        with renewed(child.engine, work, child.settings.chunk_lease):
+            work_on(work)
+    except _BLAMED:
+        if work is not None:
+            give_back(child.engine, work, forgiven=False)
+        raise
+    except Exception:
+        child.troubles += 1
+        pause = min(_SHORTEST_PAUSE * 2 ** min(child.troubles - 1, 20), _LONGEST_PAUSE)
+        logger.exception("trouble; the work is given back, this process pauses %s", pause)
+        _give_back_and_pause(child, work, pause.total_seconds())
+    else:
+        child.troubles = 0
+
+
+def _give_back_and_pause(
+    child: Child, work: Preparation | ChunkWork | None, seconds: float
+) -> None:
+    """While the database is away it is asked on: an attempt must not stay counted."""
+    until = time.monotonic() + seconds
+    while work is not None:
+        try:
+            give_back(child.engine, work, forgiven=True)
+            work = None
+        except SQLAlchemyError:
+            time.sleep(_SHORTEST_PAUSE.total_seconds())
+    time.sleep(max(0.0, until - time.monotonic()))
+
+
 @shared_task(name=PREPARE, bind=True)
 def prepare(self: Task[Any, Any], recording_id: str) -> None:
     """Decode, find speech, cut into chunks and ask for their transcription."""
     child = _child()
     lease = child.settings.chunk_lease
-    work = claim_recording(child.engine, uuid.UUID(recording_id), lease)
-    if work is None:
-        return
-    with renewed(child.engine, work, lease):
+    known = uuid.UUID(recording_id)
+
+    def work_on(work: Preparation) -> None:
         try:
             _prepare(child, work)
         except AudioError as error:
@@ -130,13 +199,11 @@ def prepare(self: Task[Any, Any], recording_id: str) -> None:
                 "recording refused",
                 extra={"context": {"recording": recording_id, "code": error.code}},
             )
-            return
-        except Exception:
-            give_back(child.engine, work)
-            raise
+
+    _attempt(child, lambda: claim_recording(child.engine, known, lease), work_on)
     try:
         relay_outbox(child.engine, self.app)
-    except BROKER_ERRORS as error:
+    except (SQLAlchemyError, *BROKER_ERRORS) as error:
         logger.warning("the sweep will send the chunks: %s", type(error).__name__)
 
 
@@ -167,10 +234,9 @@ def transcribe_chunk(recording_id: str, index: int) -> None:
     """Transcribe one chunk under a lease and store its words once."""
     child = _child()
     lease = child.settings.chunk_lease
-    work = claim_chunk(child.engine, uuid.UUID(recording_id), index, lease)
-    if work is None:
-        return
-    with renewed(child.engine, work, lease):
+    known = uuid.UUID(recording_id)
+
+    def work_on(work: ChunkWork) -> None:
         try:
             path = chunk_path(child.settings.audio_dir, work.recording_id, index)
             result = transcribe(
@@ -182,10 +248,11 @@ def transcribe_chunk(recording_id: str, index: int) -> None:
             stored = store_result(child.engine, work, result)
         except Exception:
             child.telemetry.count(CHUNKS, FAILED)
-            give_back(child.engine, work)
             raise
-    if stored.kept:
-        child.telemetry.count(CHUNKS, DONE)
-    if stored.recording_finished:
-        remove_chunks(child.settings.audio_dir, work.recording_id)
-        logger.info("recording completed", extra={"context": {"recording": recording_id}})
+        if stored.kept:
+            child.telemetry.count(CHUNKS, DONE)
+        if stored.recording_finished:
+            remove_chunks(child.settings.audio_dir, work.recording_id)
+            logger.info("recording completed", extra={"context": {"recording": recording_id}})
+
+    _attempt(child, lambda: claim_chunk(child.engine, known, index, lease), work_on)

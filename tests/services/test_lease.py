@@ -5,16 +5,19 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import Engine, select, update
 
 from services.api.gauges import queue_depth
 from services.worker.lease import (
     Cut,
+    begin_worker,
     claim_chunk,
     claim_recording,
     claimable_jobs,
     fail_exhausted,
     give_back,
+    hand_over,
     renewed,
     store_preparation,
     store_result,
@@ -129,10 +132,52 @@ def test_what_is_given_back_can_be_taken_at_once(either_engine: Engine) -> None:
     recording_id = prepared(either_engine, 1)
     work = claim_chunk(either_engine, recording_id, 0, LEASE)
     assert work is not None
-    give_back(either_engine, work)
+    give_back(either_engine, work, forgiven=False)
     with transaction(either_engine) as session:
         assert [job.chunk_index for job in claimable_jobs(session, 10)] == [0]
     assert claim_chunk(either_engine, recording_id, 0, LEASE) is not None
+
+
+def test_trouble_that_is_not_the_works_fault_uses_no_attempt(either_engine: Engine) -> None:
+    recording_id = accepted(either_engine)
+    for _ in range(ATTEMPTS + 1):
+        preparation = claim_recording(either_engine, recording_id, LEASE)
+        assert preparation is not None
+        give_back(either_engine, preparation, forgiven=True)
+        assert status(either_engine, recording_id) == "queued"
+    recording_id = prepared(either_engine, 1)
+    for _ in range(ATTEMPTS + 1):
+        # The database was away until the lease ran out and another took the work over.
+        late = claim_chunk(either_engine, recording_id, 0, GONE)
+        other = claim_chunk(either_engine, recording_id, 0, LEASE)
+        assert late is not None
+        assert other is not None
+        give_back(either_engine, late, forgiven=True)
+        give_back(either_engine, other, forgiven=True)
+    with transaction(either_engine) as session:
+        assert fail_exhausted(session) == []
+        assert session.scalars(select(Chunk.attempts)).all() == [0]
+
+
+def test_a_stopping_worker_hands_over_what_is_its_own_and_nothing_else(
+    either_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEAKFIT_WORKER_TOKEN", "0" * 16)
+    recording_id = prepared(either_engine, 2)
+    waiting = accepted(either_engine)
+    token = begin_worker()
+    assert claim_chunk(either_engine, recording_id, 0, LEASE) is not None
+    assert claim_recording(either_engine, waiting, LEASE) is not None
+    begin_worker()
+    other = claim_chunk(either_engine, recording_id, 1, LEASE)
+    assert other is not None
+    assert hand_over(either_engine, token) == 2
+    with transaction(either_engine) as session:
+        rows = session.execute(select(Chunk.status, Chunk.attempts).order_by(Chunk.index)).all()
+        assert [tuple(row) for row in rows] == [("pending", 0), ("leased", 1)]
+        assert session.get_one(Recording, waiting).attempts == 0
+    assert claim_recording(either_engine, waiting, LEASE) is not None
+    assert store_result(either_engine, other, RESULT).kept
 
 
 def test_a_chunk_that_kills_its_workers_fails_its_recording_in_the_end(

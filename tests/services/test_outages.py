@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import resource
 import ssl
 from pathlib import Path
 
+import httpx
 import numpy as np
+import psutil
 import pytest
+import redis
 from sqlalchemy import Engine, select
 
-from speakfit.database import Chunk, ChunkStatus, transaction
+from speakfit.database import Chunk, ChunkStatus, Recording, transaction
 from speakfit.jobs import make_celery
 from speakfit_ops.servers import valkey
 from tests.conftest import free_port, service, serving_api
@@ -62,6 +66,58 @@ def test_a_broker_killed_under_a_busy_worker_loses_nothing_and_stops_nothing(
         server.stop(process)
     assert (view["status"], view["chunks"]) == ("completed", {"done": 3, "total": 3})
     assert [status for status, _ in chunks(engine)] == ["done"] * 3
+
+
+def test_a_full_disk_under_the_worker_loses_nothing_that_was_accepted(
+    environment: dict[str, str], engine: Engine, broker: redis.Redis, tmp_path: Path
+) -> None:
+    own = {**environment, "AUDIO_DIR": str(tmp_path / "audio")}
+    unlimited = resource.RLIM_INFINITY
+    with (
+        serving_api(own, tmp_path / "api.log") as api,
+        service("services.worker", own, tmp_path / "worker.log") as worker,
+    ):
+        # A limit on file size fails a write where a full disk would; processes inherit it.
+        resource.prlimit(worker.popen.pid, resource.RLIMIT_FSIZE, (100_000, unlimited))
+        recording_id = upload(api, AUSTEN)
+
+        def paused() -> int:
+            return worker.log.read_text().count("this process pauses")
+
+        until(lambda: paused() >= 2, 40, "trouble twice")
+        assert api.get(f"/v1/recordings/{recording_id}").json()["status"] != "failed"
+        for process in psutil.Process(worker.popen.pid).children(recursive=True):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        assert finished(api, recording_id)["status"] == "completed"
+    with transaction(engine) as session:
+        assert session.scalars(select(Recording.attempts)).all() == [1]
+
+
+def test_a_worker_stopped_at_work_hands_it_on_and_uses_no_attempt(
+    api: httpx.Client, environment: dict[str, str], engine: Engine, tmp_path: Path
+) -> None:
+    # A chunk longer than a stop may take, and a lease longer than the test: only giving back
+    # can free it.
+    (tmp_path / "endless_worker.py").write_text(
+        "import os, runpy, time\n"
+        "os.environ['REMAP_SIGTERM'] = 'SIGQUIT'\n"
+        "import services.worker.tasks\n"
+        "services.worker.tasks.transcribe = lambda *_, **__: time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    runpy.run_module('services.worker', run_name='__main__')\n"
+    )
+    patient = {
+        **environment,
+        "CHUNK_LEASE": "PT10M",
+        "PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}",
+    }
+    recording_id = upload(api, long_speech(tmp_path))
+    with service("endless_worker", patient, tmp_path / "first.log") as first:
+        until(lambda: busy(engine), what="a chunk at work")
+        assert first.stop() == 0
+    assert chunks(engine) == [("pending", 0)] * 3
+    with service("services.worker", patient, tmp_path / "second.log"):
+        assert finished(api, recording_id)["status"] == "completed"
 
 
 @pytest.mark.parametrize(
