@@ -35,6 +35,10 @@ _LENGTH_SLACK_SECONDS = 1.0
 _FORGIVEN_PACKETS = 2
 _FORGIVEN_SHARE = 0.01
 _PROBE_FRAMES = 8
+# RFC 3533: a page is a header of 27 bytes, its segment table and at most 65 307 bytes in all.
+_OGG_HEADER_BYTES = 27
+_OGG_LONGEST_PAGE_BYTES = 65_307
+_OGG_END_OF_STREAM = 0x04
 _CONTENT_TYPES = {
     "wav": "audio/wav",
     "mp3": "audio/mpeg",
@@ -117,6 +121,8 @@ def _open(path: Path) -> tuple[Any, str]:
         )
     if name == "wav" and _riff_is_short(head, path.stat().st_size):
         raise _broken()
+    if name == "ogg" and not _ogg_is_ended(path):
+        raise _broken()
     try:
         container = av.open(str(path), format=name, metadata_errors="ignore")
     except FFmpegError as error:
@@ -140,6 +146,23 @@ def _riff_is_short(head: bytes, size: int) -> bool:
     return declared not in (0, 0xFFFFFFFF) and size < declared + 8 - _RIFF_SLACK_BYTES
 
 
+def _ogg_is_ended(path: Path) -> bool:
+    """Ogg states no length, but its last page is whole and says that it is the last."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        # Twice the longest page: a torn last one still leaves a whole one before it in view.
+        file.seek(max(0, size - 2 * _OGG_LONGEST_PAGE_BYTES))
+        tail = file.read()
+    begin = tail.rfind(b"OggS\0")
+    page = tail[begin:] if begin >= 0 else b""
+    if len(page) < _OGG_HEADER_BYTES:
+        return False
+    segments = page[26]
+    table = page[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + segments]
+    whole = len(table) == segments and len(page) >= _OGG_HEADER_BYTES + segments + sum(table)
+    return whole and bool(page[5] & _OGG_END_OF_STREAM)
+
+
 def _broken() -> AudioError:
     return AudioError(
         "The file begins like audio but cannot be read: it is truncated or damaged.",
@@ -152,7 +175,7 @@ def probe(path: Path) -> Probe:
     """Prove that a file can be decoded and measure it, reading packets without decoding them all.
 
     Raises AudioError with code `empty`, `not-audio` or `truncated`. Truncation is seen where the
-    container states a length; where it does not (ogg, plain mp3) the recording is merely shorter.
+    container states a length or its end (ogg); in a plain mp3 the recording is merely shorter.
     """
     container, name = _open(path)
     with container:

@@ -37,6 +37,8 @@ class RouteClass(StrEnum):
     STREAMING = "streaming"
     TRANSFER = "transfer"
     COMPUTE = "compute"
+    UNMATCHED = "unmatched"
+    """No route answered; a scanner's quick 404s must not thin out the percentile that pages."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,8 +50,9 @@ def _serve(host: str, port: int | None) -> int:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
     print(f"listening on http://{host}:{listener.getsockname()[1]}", flush=True)
+    # Cloud Run gives ten seconds in all; a stalled upload would use up any time it were given.
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=10)
+        uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=3)
     )
     server.run(sockets=[listener])
     return 0

@@ -6,9 +6,11 @@ of a route. Health probes are not measured: they would thin out the percentile t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,8 @@ from speakfit.telemetry import Telemetry
 
 UNMATCHED = "unmatched"
 PROBES = ("/healthz", "/readyz")
+CLIENT_GONE = 499
+"""nginx's word for a request that ended before it had an answer; it is not an error of ours."""
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 def route_class(method: str, route: str) -> RouteClass:
     """How quick the route is meant to be; an upload lasts as long as the caller's line."""
+    if route == UNMATCHED:
+        return RouteClass.UNMATCHED
     return _ROUTE_CLASSES.get((method, route), RouteClass.INTERACTIVE)
 
 
@@ -44,20 +50,27 @@ class Measure:
             return
         began = time.perf_counter()
         status = 500
+        answered = False
 
         async def watch(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
+                answered = True
                 status = message["status"]
             await send(message)
 
         try:
             await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            # Only a stop cancels: the upload never ended, so nothing was accepted and lost.
+            status = status if answered else CLIENT_GONE
+            raise
         finally:
             self._record(scope, status, time.perf_counter() - began)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _template(scope)
+        # The framework finds a route for a wrong method too, but that route does not answer.
+        route = UNMATCHED if status == HTTPStatus.METHOD_NOT_ALLOWED else _template(scope)
         if route in PROBES:
             return
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
@@ -101,7 +114,7 @@ def _template(scope: Scope) -> str:
 
 def be_born(telemetry: Telemetry, routes: Iterable[BaseRoute]) -> None:
     """Make every request counter known at zero, so that the first 5xx of a route is seen."""
-    known = {(UNMATCHED, RouteClass.INTERACTIVE)}
+    known = {(UNMATCHED, RouteClass.UNMATCHED)}
     for route in routes:
         path = getattr(route, "path", None)
         if path is None or path in PROBES:

@@ -99,6 +99,7 @@ class _FilePart:
         self._pending = bytearray()
         self._hash = hashlib.sha256()
         self.found = False
+        self.doubled = False
         self.ended = False
         self.size = 0
 
@@ -129,8 +130,10 @@ class _FilePart:
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        self._wanted = not self.found and options.get(b"name") == FIELD.encode()
-        self.found = self.found or self._wanted
+        ours = options.get(b"name") == FIELD.encode()
+        self.doubled = self.doubled or (ours and self.found)
+        self._wanted = ours and not self.found
+        self.found = self.found or ours
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._wanted:
@@ -223,6 +226,14 @@ def _check(taken: _FilePart, limit: int) -> None:
             title="The form holds no file.",
             detail=f"The field `{FIELD}` is missing.",
             todo=f"Send the audio as the form field `{FIELD}`.",
+        )
+    if taken.doubled:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "two-files",
+            title="The form holds more than one file.",
+            detail=f"The field `{FIELD}` is there more than once.",
+            todo="Send one request for each recording.",
         )
     if taken.size > limit:
         raise _too_large(limit)

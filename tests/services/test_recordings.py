@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +223,16 @@ def truncated_m4a(folder: Path) -> bytes:
     return whole[: len(whole) // 2]
 
 
+def truncated_ogg(folder: Path) -> bytes:
+    whole = encode(folder / "a.ogg", samples_of(AUSTEN)).read_bytes()
+    return whole[: len(whole) // 2]
+
+
+def ogg_cut_between_pages(folder: Path) -> bytes:
+    whole = encode(folder / "a.ogg", samples_of(AUSTEN)).read_bytes()
+    return whole[: whole.rindex(b"OggS")]
+
+
 BAD_FILES: dict[str, tuple[Any, int, str]] = {
     "no bytes": (lambda _: b"", 422, "empty"),
     "text": (lambda _: b"Ask not what your country can do for you. " * 50, 415, "not-audio"),
@@ -228,6 +241,8 @@ BAD_FILES: dict[str, tuple[Any, int, str]] = {
     "half a flac": (lambda _: KENNEDY.read_bytes()[:100_000], 422, "truncated"),
     "half a wav": (truncated_wav, 422, "truncated"),
     "half an m4a": (truncated_m4a, 422, "truncated"),
+    "half an ogg": (truncated_ogg, 422, "truncated"),
+    "an ogg without its last page": (ogg_cut_between_pages, 422, "truncated"),
     "too long": (
         lambda folder: write_wav(folder / "l.wav", silence(101)).read_bytes(),
         422,
@@ -256,12 +271,40 @@ def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing_behind(
 def test_requests_that_are_not_uploads_are_refused(api: httpx.Client) -> None:
     assert_problem(api.post("/v1/recordings", content=b"x"), 415, "not-multipart")
     assert_problem(api.post("/v1/recordings", files={"other": b"x"}), 422, "no-file")
+    twice = [("file", KENNEDY.read_bytes()), ("file", AUSTEN.read_bytes())]
+    answer = api.post("/v1/recordings", files=twice)
+    assert_problem(answer, 422, "two-files")
+    assert "`file`" in answer.json()["detail"]
     broken = api.post(
         "/v1/recordings",
         content=b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc',
         headers={"content-type": "multipart/form-data; boundary=b"},
     )
     assert_problem(broken, 400, "incomplete-upload")
+
+
+def test_a_stop_under_stalled_uploads_is_no_error_of_the_server(
+    environment: dict[str, str], engine: Engine, broker: redis.Redis, tmp_path: Path
+) -> None:
+    own = {**environment, "AUDIO_DIR": str(tmp_path / "audio")}
+    head = (
+        b"POST /v1/recordings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'
+    )
+    incoming = tmp_path / "audio" / ".incoming"
+    log = tmp_path / "api.log"
+    with ExitStack() as stalled:
+        with serving_api(own, log) as api:
+            for _ in range(3):
+                line = stalled.enter_context(
+                    socket.create_connection((api.base_url.host, api.base_url.port or 0))
+                )
+                line.sendall(head)
+            until(lambda: len(list(incoming.glob("*.part"))) == 3, what="three stalled uploads")
+        requests = [json.loads(one) for one in log.read_text().splitlines() if '"request"' in one]
+    assert [one["status"] for one in requests] == [499] * 3
+    assert list(incoming.glob("*")) == []
 
 
 @pytest.mark.parametrize("name", [str(uuid.uuid4()), "nonsense"])
@@ -281,6 +324,18 @@ def test_unknown_paths_and_methods_are_problems_under_one_label(
     )
     routes = {one.metric.labels["http_route"] for one in monitoring.series(REQUESTS.type)}
     assert not any("secret" in route for route in routes)
+    classes = {
+        (one.metric.labels["http_route"], one.metric.labels["route_class"])
+        for one in monitoring.series(REQUEST_DURATION.type)
+        if one.metric.labels["http_response_status_code"] in ("404", "405")
+    }
+    # Only a known route's own 404 counts as quick work of ours.
+    assert ("unmatched", "unmatched") in classes
+    assert classes <= {
+        ("unmatched", "unmatched"),
+        ("/v1/recordings/{recording_id}", "interactive"),
+        ("/v1/recordings/{recording_id}/transcript", "interactive"),
+    }
 
 
 def test_readiness_names_every_part_and_its_latency(api: httpx.Client) -> None:
@@ -387,8 +442,6 @@ def test_a_wrong_setting_is_told_in_one_message_and_no_secret(
 
 
 def test_a_used_port_is_told_and_the_api_ends(environment: dict[str, str]) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
