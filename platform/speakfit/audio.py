@@ -39,6 +39,7 @@ _PROBE_FRAMES = 8
 _OGG_HEADER_BYTES = 27
 _OGG_LONGEST_PAGE_BYTES = 65_307
 _OGG_END_OF_STREAM = 0x04
+_MACHINE_ERRORS = (OSError, MemoryError)
 _CONTENT_TYPES = {
     "wav": "audio/wav",
     "mp3": "audio/mpeg",
@@ -226,9 +227,15 @@ def decode(path: Path, *, longest_seconds: float) -> Iterator[Samples]:
     """The samples as 16 kHz mono in windows of well under a second, so memory stays flat.
 
     Raises AudioError with code `truncated` where more than a few packets are bad, and `too-long`
-    where more comes out than the container stated.
+    where more comes out than the container stated. The file was probed whole when it was
+    accepted, so what the machine refuses now (OSError, MemoryError) is not the file's fault.
     """
-    container, _ = _open(path)
+    try:
+        container, _ = _open(path)
+    except AudioError as refusal:
+        if isinstance(refusal.__cause__, _MACHINE_ERRORS):
+            raise refusal.__cause__ from None
+        raise
     with container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
@@ -254,6 +261,8 @@ def decode(path: Path, *, longest_seconds: float) -> Iterator[Samples]:
             for piece in resampler.resample(None) if count else ():
                 yield _samples(piece)
         except FFmpegError as error:
+            if isinstance(error, _MACHINE_ERRORS):
+                raise
             raise _broken() from error
 
 

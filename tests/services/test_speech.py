@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,3 +96,18 @@ def test_the_detector_fed_in_windows_agrees_with_the_whole_file_at_once() -> Non
     list(stretches(decode(AUSTEN, longest_seconds=60), VoiceActivity(), judged))
     # The whole-file call blanks the end of its last frame; that one frame may differ.
     assert np.allclose(judged[: len(expected) - 1], expected[:-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_a_failing_disk_is_not_taken_for_a_damaged_recording(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        av.error.err_check(-errno.EIO)
+
+    if where == "open":
+        monkeypatch.setattr(av, "open", fail)
+    else:
+        monkeypatch.setattr(av.AudioResampler, "resample", fail, raising=True)
+    with pytest.raises(OSError, match="Input/output error"):
+        list(decode(AUSTEN, longest_seconds=60))
