@@ -217,7 +217,7 @@ class Stack:
         """Start one of monitoring, api, worker, runbooks; also after `kill`."""
         command, address = self._command(name)
         log = self._log(name)
-        with log.open("ab") as output:
+        with log.open("ab") as output, signals_held(deliver=True):
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -226,19 +226,20 @@ class Stack:
                 env={**os.environ, **self.environment},
                 start_new_session=True,
             )
-        self.parts[name] = Part(name=name, address=address, log=log, process=process)
+            self.parts[name] = Part(name=name, address=address, log=log, process=process)
         self._write_record()
         return self.parts[name]
 
     def _start_server(self, server: Server) -> None:
         log = self._log(server.name.lower())
-        self.parts[server.name] = Part(
-            name=server.name,
-            address=server.address,
-            log=log,
-            process=server.start(log),
-            stop_signal=server.stop_signal,
-        )
+        with signals_held(deliver=True):
+            self.parts[server.name] = Part(
+                name=server.name,
+                address=server.address,
+                log=log,
+                process=server.start(log),
+                stop_signal=server.stop_signal,
+            )
         self._write_record()
 
     def _migrate(self) -> None:
@@ -327,7 +328,7 @@ class Stack:
         """
         if self._lock is None:
             return
-        with signals_held():
+        with signals_held(deliver=False):
             self._stop_parts()
             self.record.unlink(missing_ok=True)
             if remove:
@@ -439,20 +440,27 @@ def refuse_used_port(name: str, port: int) -> None:
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Let no signal interrupt what must be finished, such as stopping; children are not affected.
+def signals_held(*, deliver: bool) -> Iterator[None]:
+    """Let no signal interrupt what must be whole: a start and its record, or a stop.
 
-    Only the main thread may, and need, hold them.
+    With `deliver` the first that came takes effect afterwards. Only the main thread can, and need,
+    hold them; handlers, unlike ignored signals, are not inherited by what is started meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING_SIGNALS}
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in ENDING_SIGNALS
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if deliver and came:
+            signal.raise_signal(came[0])
 
 
 def read_record(file: Path) -> dict[str, Any] | None:

@@ -188,6 +188,18 @@ def test_a_damaged_record_is_named_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+def started_for(folder: Path) -> list[list[str]]:
+    """Command lines of the living processes that got this stack's settings."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("AUDIO_DIR") == str(folder / "audio"):
+                found.append(process.cmdline())
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
 @pytest.mark.parametrize(
     "number",
     [
@@ -221,6 +233,7 @@ def test_whatever_ends_the_demo_leaves_no_process_behind(
     demo.send_signal(number)
     assert demo.wait(60) == 130
     assert [member.pid for member in everyone if is_alive(member)] == []
+    assert started_for(folder) == [], "a part that was just starting is left behind"
 
 
 def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
