@@ -68,7 +68,7 @@ def fidelity_table() -> str:
 
 def policies_table() -> str:
     """One row a policy of the catalog."""
-    from alerts.cli import policy_rows
+    from alerts.commands.policies import policy_rows
 
     return _table(("policy", "severity", "pages when"), policy_rows())
 

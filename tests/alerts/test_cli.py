@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from alerts.cli import policy_rows
+from alerts.commands.policies import policy_rows
 from alerts.policies import CATALOG
 from speakfit.emulator.server import Emulator
 from speakfit.target import Target, alert_policy_client

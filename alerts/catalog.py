@@ -1,0 +1,64 @@
+"""Finds a catalog, SpeakFit's or anybody's, and a policy in it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+
+from alerts.policy import Catalog, Policy
+from speakfit.errors import CatalogError
+
+DEFAULT_CATALOG = "alerts.policies"
+
+
+def load_catalog(module_name: str) -> Catalog:
+    """The CATALOG of a module; a CatalogError says what is wrong with it and where."""
+    try:
+        module = importlib.import_module(module_name)
+    except CatalogError:
+        raise
+    except ModuleNotFoundError as error:
+        raise CatalogError(
+            f"No module named {error.name!r}.",
+            where=f"--catalog {module_name}",
+            todo="Name an importable module, for example alerts.policies, and run where it is "
+            "found.",
+        ) from error
+    except Exception as error:
+        # A catalog is anybody's Python: whatever it raises is told as its fault, not as ours.
+        raise CatalogError(
+            f"The catalog raises {type(error).__name__}: {error}",
+            where=f"--catalog {module_name}, {_last_line_of(error)}",
+            todo="Correct it there.",
+        ) from error
+    catalog = getattr(module, "CATALOG", None)
+    if not isinstance(catalog, Catalog):
+        raise CatalogError(
+            "The module has no CATALOG.",
+            where=f"--catalog {module_name}",
+            todo="Add CATALOG = alerts.policy.Catalog(...) to it.",
+        )
+    return catalog
+
+
+def _last_line_of(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "unknown line"
+    return f"{Path(trace.tb_frame.f_code.co_filename).name} line {trace.tb_lineno}"
+
+
+def find_policy(catalog: Catalog, policy_id: str) -> Policy:
+    """A policy by id; a CatalogError proposes the nearest when there is none."""
+    by_id = {policy.id: policy for policy in catalog.policies}
+    if policy_id in by_id:
+        return by_id[policy_id]
+    near = difflib.get_close_matches(policy_id, by_id, n=3, cutoff=0.5)
+    raise CatalogError(
+        f"No policy is called {policy_id!r}.",
+        where=f"catalog {catalog.name}",
+        todo=f"Did you mean {' or '.join(near)}?" if near else "`python -m alerts list` has them.",
+    )

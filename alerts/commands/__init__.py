@@ -1,0 +1,1 @@
+"""The commands of `python -m alerts`, one module a noun; heavy imports wait inside them."""

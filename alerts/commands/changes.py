@@ -1,0 +1,187 @@
+"""`plan` and `apply`: what must change in Cloud Monitoring, and changing it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alerts.terminal import (
+    DEFAULT_CATALOG,
+    EXIT_CHANGES,
+    EXIT_FINE,
+    EXIT_REFUSED,
+    CatalogOption,
+    EmulatorOption,
+    JsonOption,
+    ProjectOption,
+    PruneOption,
+    approved,
+    count,
+    print_json,
+    tell,
+)
+from speakfit.errors import ApplyError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alerts.plan import Change, FieldChange, Plan
+    from speakfit.target import Target
+
+
+def plan(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    emulator: EmulatorOption = None,
+    project: ProjectOption = None,
+    prune: PruneOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what apply would change.
+
+    Exit code 2 when there is something, 0 when not. Policies that left the catalog are shown and
+    kept, unless --prune.
+    """
+    from alerts.catalog import load_catalog
+    from alerts.session import open_session
+
+    loaded = load_catalog(catalog)
+    with open_session(loaded, emulator, project, as_json=as_json) as session:
+        planned = session.plan(prune=prune)
+    if as_json:
+        print_json({"target": str(session.target), **_plan_json(planned)})
+    else:
+        _tell_plan(session.out, planned)
+    raise typer.Exit(EXIT_CHANGES if planned.changes else EXIT_FINE)
+
+
+def apply(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    emulator: EmulatorOption = None,
+    project: ProjectOption = None,
+    prune: PruneOption = False,
+    auto_approve: Annotated[
+        bool, typer.Option("--auto-approve", help="Do not ask; needed where nobody can answer.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make Cloud Monitoring equal to the catalog.
+
+    Asks on a terminal and needs --auto-approve elsewhere. Touches nothing that is not labelled
+    as this catalog's.
+    """
+    from alerts.apply import apply_plan
+    from alerts.catalog import load_catalog
+    from alerts.session import open_session
+
+    loaded = load_catalog(catalog)
+    with open_session(loaded, emulator, project, as_json=as_json) as session:
+        planned = session.plan(prune=prune)
+        if not as_json:
+            _tell_plan(session.out, planned)
+        if planned.changes and not auto_approve and not approved(as_json):
+            raise typer.Exit(EXIT_REFUSED)
+        session.require_keys(planned)
+        done: list[Change] = []
+
+        def on_done(change: Change) -> None:
+            done.append(change)
+            if not as_json:
+                past = {"create": "created", "update": "updated", "delete": "deleted"}
+                tell(session.out, f"{past[change.action]} {change.kind} {change.id}")
+
+        try:
+            apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
+        except ApplyError:
+            left = planned.changes[len(done) :]
+            if as_json:
+                print_json(_applied_json(session.target, done, left))
+            else:
+                for change in left:
+                    tell(session.out, f"not done: {change.action} {change.kind} {change.id}")
+            raise
+    if as_json:
+        print_json(_applied_json(session.target, done, ()))
+    elif done:
+        tell(session.out, f"Applied {count(len(done), 'change')}.")
+
+
+# The action's text is all a pipe gets; colour only repeats it.
+_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
+
+
+def _tell_plan(out: Console, planned: Plan) -> None:
+    for change in planned.changes:
+        sign, colour = _SIGNS[change.action]
+        reason = f"  ({change.reason})" if change.reason else ""
+        line = f"  {sign} {change.action} {change.kind} {change.id}{reason}"
+        tell(out, line, (line[: len(line) - len(reason)], colour))
+        for field in change.fields:
+            for before, after in _field_lines(field):
+                tell(out, before + after, (after, "red" if before.endswith("- ") else "green"))
+    for change in planned.stale:
+        tell(out, f"  ? stale {change.kind} {change.id}: {change.reason}; kept without --prune")
+    tell(out, _outcome(planned))
+
+
+def _field_lines(field: FieldChange) -> Iterator[tuple[str, str]]:
+    """A field's path, then what goes away and what comes; long texts by their changed lines."""
+    yield f"      {field.path}", ""
+    live, desired = field.live, field.desired
+    if isinstance(live, str) and isinstance(desired, str) and ("\n" in live or "\n" in desired):
+        for line in difflib.ndiff(live.splitlines(), desired.splitlines()):
+            if line[:2] in ("- ", "+ "):
+                yield f"        {line[:2]}", line[2:]
+        return
+    for sign, value in (("- ", live), ("+ ", desired)):
+        if value is not None:
+            yield f"        {sign}", json.dumps(value, ensure_ascii=False)
+
+
+def _outcome(planned: Plan) -> str:
+    if not planned.changes:
+        same = count(len(planned.unchanged), "resource")
+        text = f"No changes: {same} as the catalog wants"
+    else:
+        counts = {
+            action: sum(1 for change in planned.changes if change.action == action)
+            for action in _SIGNS
+        }
+        text = "Plan: " + ", ".join(f"{n} to {action}" for action, n in counts.items() if n)
+    if planned.foreign:
+        text += f"; {count(planned.foreign, 'policy')} of others left alone"
+    return text + "."
+
+
+def _change_json(change: Change) -> dict[str, Any]:
+    return {
+        "action": str(change.action),
+        "kind": str(change.kind),
+        "id": change.id,
+        "reason": change.reason,
+        "name": change.name,
+        "fields": [
+            {"path": field.path, "live": field.live, "desired": field.desired}
+            for field in change.fields
+        ],
+    }
+
+
+def _plan_json(planned: Plan) -> dict[str, Any]:
+    return {
+        "changes": [_change_json(change) for change in planned.changes],
+        "stale": [_change_json(change) for change in planned.stale],
+        "unchanged": len(planned.unchanged),
+        "foreign": planned.foreign,
+    }
+
+
+def _applied_json(target: Target, done: list[Change], left: tuple[Change, ...]) -> dict[str, Any]:
+    return {
+        "target": str(target),
+        "done": [_change_json(change) for change in done],
+        "not_done": [_change_json(change) for change in left],
+    }

@@ -1,0 +1,126 @@
+"""`list` and `show`: the policies of a catalog, in words and compiled."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alerts.terminal import (
+    DEFAULT_CATALOG,
+    CatalogOption,
+    JsonOption,
+    console,
+    count,
+    print_json,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from alerts.policy import Catalog, Policy
+
+
+def list_command(catalog: CatalogOption = DEFAULT_CATALOG, as_json: JsonOption = False) -> None:
+    """List every policy in words.
+
+    Reads the catalog only; no server is asked.
+    """
+    from alerts.catalog import load_catalog
+
+    loaded = load_catalog(catalog)
+    if as_json:
+        print_json({"catalog": loaded.name, "policies": [_summary(p) for p in loaded.policies]})
+        return
+    out = console()
+    tell(out, f"Catalog {loaded.name} ({catalog}): {count(len(loaded.policies), 'policy')}")
+    if out.is_terminal:
+        out.print(_policy_table(loaded), soft_wrap=False)
+        return
+    # One line a policy, however long: a pipe is read by grep.
+    width = max((len(policy.id) for policy in loaded.policies), default=0)
+    for policy in loaded.policies:
+        tell(out, f"  {policy.id:<{width}}  {_summary(policy)['fires_when']}")
+
+
+def show(
+    policy_id: Annotated[
+        str, typer.Argument(metavar="ID", help="For example worker-down-critical.")
+    ],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one policy, in words and compiled.
+
+    The second part is what Cloud Monitoring gets. Reads the catalog only; no server is asked.
+    """
+    from alerts.catalog import find_policy, load_catalog
+    from alerts.encode import policy_json
+    from alerts.wording import closing_words
+    from speakfit.settings import read_settings
+
+    loaded = load_catalog(catalog)
+    policy = find_policy(loaded, policy_id)
+    base = read_settings().runbook_base_url
+    compiled = policy_json(policy, loaded, runbook_base_url=base)
+    summary = _summary(policy)
+    if as_json:
+        print_json({**summary, "policy": compiled})
+        return
+    out = console()
+    tell(out, f"Policy {policy.id} of catalog {loaded.name} ({catalog})", (policy.id, "bold"))
+    rows = [
+        ("title", policy.title),
+        ("severity", str(policy.severity)),
+        ("owner", policy.owner),
+        ("fires when", summary["fires_when"]),
+        ("closed by", closing_words(policy)),
+        ("notifies", ", ".join(c.display_name for c in loaded.channels_of(policy))),
+        ("runbook", f"{base.rstrip('/')}/{policy.runbook}"),
+    ]
+    for name, value in rows:
+        tell(out, f"  {name:<10}  {value}", (f"  {name:<10}", "dim"))
+    tell(out, "")
+    tell(out, json.dumps(compiled, indent=2, ensure_ascii=False))
+
+
+def policy_rows(catalog: str = DEFAULT_CATALOG) -> list[tuple[str, str, str]]:
+    """Id, severity and condition in words of every policy, for generated documents."""
+    from alerts.catalog import load_catalog
+
+    return [
+        (f"`{policy.id}`", str(policy.severity), str(_summary(policy)["fires_when"]))
+        for policy in load_catalog(catalog).policies
+    ]
+
+
+def _policy_table(catalog: Catalog) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("policy", "fires when", box=box.SIMPLE_HEAD, pad_edge=False)
+    for policy in catalog.policies:
+        colour = "red" if policy.severity == "critical" else "yellow"
+        joint = "\nand " if policy.combiner.value.startswith("AND") else "\nor "
+        words = Text(joint).join(Text(line) for line in _summary(policy)["conditions"])
+        table.add_row(Text(policy.id, style=colour, no_wrap=True), words)
+    return table
+
+
+def _summary(policy: Policy) -> dict[str, Any]:
+    from alerts.encode import condition_lines
+    from alerts.wording import policy_words
+
+    return {
+        "id": policy.id,
+        "subject": policy.subject,
+        "severity": str(policy.severity),
+        "title": policy.title,
+        "owner": policy.owner,
+        "fires_when": policy_words(policy),
+        "conditions": condition_lines(policy),
+        "runbook": policy.runbook,
+    }

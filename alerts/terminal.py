@@ -1,0 +1,93 @@
+"""What every command shares: its options, exit codes, and how it speaks to people and machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from speakfit.errors import SpeakFitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_CATALOG = "alerts.policies"
+
+EXIT_FINE = 0
+EXIT_ERROR = 1
+EXIT_CHANGES = 2
+EXIT_GATE = 3
+EXIT_PARTLY = 4
+EXIT_REFUSED = 5
+EXIT_USAGE = 64
+
+CatalogOption = Annotated[
+    str, typer.Option("--catalog", help="Python module whose CATALOG holds the policies.")
+]
+EmulatorOption = Annotated[
+    str | None,
+    typer.Option("--emulator", metavar="HOST:PORT", help="Embedded Cloud Monitoring to talk to."),
+]
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", metavar="ID", help="Google Cloud project.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Also delete what is ours and not in the catalog any more.")
+]
+
+
+def approved(as_json: bool) -> bool:
+    """Whether somebody at a terminal agreed; elsewhere nobody can be asked, which is told."""
+    if as_json or not sys.stdin.isatty() or not sys.stdout.isatty():
+        print(
+            "Refused: nobody can be asked here; nothing was changed.\n"
+            "  to do: Read the plan, then repeat with --auto-approve.",
+            file=sys.stderr,
+        )
+        return False
+    if typer.confirm("Make these changes?"):
+        return True
+    print("Nothing was changed.", file=sys.stderr)
+    return False
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Colours on a terminal (unless NO_COLOR), plain text in a pipe."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def tell(out: Console, line: str, *styled: tuple[str, str]) -> None:
+    """Print one line; `styled` colours the first occurrence of each text."""
+    from rich.text import Text
+
+    text = Text(line)
+    for part, style in styled:
+        at = line.find(part)
+        if at >= 0:
+            text.stylize(style, at, at + len(part))
+    out.print(text)
+
+
+def tell_error(error: SpeakFitError) -> None:
+    """What went wrong, where and what to do, on stderr."""
+    from rich.console import Console
+    from rich.text import Text
+
+    err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    err.print(Text.assemble(("Error: ", "bold red"), str(error)))
+
+
+def count(number: int, noun: str) -> str:
+    """`1 policy`, `2 policies`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
