@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from google.api import metric_pb2
     from google.cloud import monitoring_v3
 
+    from speakfit.engine.points import Descriptor
+    from speakfit.engine.policies import AlertPolicySpec
+
 Json = dict[str, Any]
 
 MANAGED_BY = "managed-by"
@@ -144,6 +147,41 @@ def seconds(duration: timedelta) -> str:
         if duration % timedelta(seconds=1)
         else (f"{duration // timedelta(seconds=1)}s")
     )
+
+
+def known_metrics(catalog: Catalog) -> dict[str, MetricRecord]:
+    """Every metric that a catalog declares or its policies read, by type."""
+    found = {metric.type: metric for metric in catalog.metrics}
+    for policy in catalog.policies:
+        for condition in policy.conditions:
+            for signal in signals(condition):
+                found.setdefault(signal.metric.type, signal.metric)
+    return found
+
+
+def signals(condition: Condition) -> tuple[Signal, ...]:
+    """The one or two selections of series that a condition reads."""
+    if isinstance(condition, Ratio):
+        return (condition.signal, condition.denominator)
+    return (condition.signal,)
+
+
+def engine_descriptors(catalog: Catalog) -> dict[str, Descriptor]:
+    """Kind and value type of every metric of a catalog, for the engine."""
+    from speakfit.engine.points import Descriptor, MetricKind, ValueType
+
+    return {
+        name: Descriptor(kind=MetricKind(metric.kind), value_type=ValueType(metric.value_type))
+        for name, metric in known_metrics(catalog).items()
+    }
+
+
+def engine_spec(policy: Policy, catalog: Catalog, *, runbook_base_url: str) -> AlertPolicySpec:
+    """A policy exactly as Cloud Monitoring would get it, read by the engine."""
+    from speakfit.engine.policies import parse_policy
+
+    body = policy_json(policy, catalog, runbook_base_url=runbook_base_url)
+    return parse_policy(body, descriptors=engine_descriptors(catalog).get)
 
 
 def spec_hash(canonical: Mapping[str, Any]) -> str:

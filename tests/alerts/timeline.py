@@ -12,21 +12,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from alerts.encode import policy_json
+from alerts.encode import engine_spec
 from alerts.policies import CATALOG
 from alerts.policy import Policy
 from speakfit.engine.incidents import IncidentOpened, PolicyState, replay
 from speakfit.engine.points import (
     Buckets,
-    Descriptor,
     Distribution,
     MetricKind,
     Series,
     SeriesKey,
     ValueType,
 )
-from speakfit.engine.policies import AlertPolicySpec, parse_policy
-from speakfit.metrics import LATENCY_BUCKETS, METRICS, RESOURCE_TYPE, Metric
+from speakfit.engine.policies import AlertPolicySpec
+from speakfit.metrics import LATENCY_BUCKETS, RESOURCE_TYPE, Metric
 
 START = 1_767_225_600 * 10**9
 """A whole minute: 2026-01-01T00:00:00Z."""
@@ -37,11 +36,6 @@ EXPORTS_PER_MINUTE = 2
 Stretch = tuple[int, float | None]
 Requests = tuple[int, tuple[tuple[int, float], ...] | None]
 
-_DESCRIPTORS = {
-    metric.type: Descriptor(kind=MetricKind(metric.kind), value_type=ValueType(metric.value_type))
-    for metric in METRICS
-}
-
 
 def policy_of(policy_id: str) -> Policy:
     """A policy of SpeakFit's catalog."""
@@ -50,8 +44,7 @@ def policy_of(policy_id: str) -> Policy:
 
 def spec_of(policy_id: str) -> AlertPolicySpec:
     """The policy exactly as Cloud Monitoring would get it, read by the engine."""
-    body = policy_json(policy_of(policy_id), CATALOG, runbook_base_url="https://runbooks.test")
-    return parse_policy(body, descriptors=_DESCRIPTORS.get)
+    return engine_spec(policy_of(policy_id), CATALOG, runbook_base_url="https://runbooks.test")
 
 
 def gauge(metric: Metric, *stretches: Stretch, task: str = "api-1") -> Series:
