@@ -19,6 +19,7 @@ from alerts.encode import (
     descriptor_message,
     mapping,
     policy_message,
+    with_channel_names,
 )
 from alerts.plan import Action, Change, Kind, Live, Plan
 from alerts.policy import Catalog
@@ -187,12 +188,7 @@ class Gateway:
             )
             request = {**parent, **mask, "notification_channel": channel_message(body)}
         else:
-            body = {
-                **change.body,
-                "notificationChannels": [
-                    channel_names[name] for name in change.body["notificationChannels"]
-                ],
-            }
+            body = with_channel_names(change.body, channel_names)
             call = (
                 self._policies.create_alert_policy
                 if change.action is Action.CREATE

@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("list")(policies.list_command)
 app.command()(policies.show)
+app.command()(policies.explain)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command()(runbooks.runbooks)

@@ -12,31 +12,40 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from alerts.policy import (
+from alerts.condition import (
     Absence,
     Aggregation,
-    Catalog,
-    Channel,
     Condition,
-    MetricRecord,
-    Policy,
+    LogMatch,
+    PromQL,
     Ratio,
     Reducer,
-    Severity,
     Signal,
+    Trigger,
+    Verbatim,
+    signals,
 )
-from alerts.wording import closing_words, condition_words, policy_words
-from speakfit.errors import CatalogError
+from alerts.metric import MetricRecord
+from alerts.policy import (
+    Catalog,
+    Channel,
+    Documentation,
+    Guidance,
+    Link,
+    Policy,
+    Severity,
+)
+from alerts.wording import closing_words, policy_words
+from speakfit.engine.points import Descriptor, MetricKind, ValueType
+from speakfit.engine.policies import AlertPolicySpec, parse_policy
+from speakfit.engine.wire import print_duration
+from speakfit.errors import CatalogError, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from google.api import metric_pb2
     from google.cloud import monitoring_v3
-
-    from speakfit.engine.points import Descriptor
-    from speakfit.engine.policies import AlertPolicySpec
 
 Json = dict[str, Any]
 
@@ -49,75 +58,145 @@ CHANNEL = "channel"
 KEY_DIGEST = "key-digest"
 CHANNEL_PREFIX = "channel:"
 
-_MAX_DOCUMENTATION = 8192
 _KEY_CONTEXT = b"speakfit-alerts: which PagerDuty integration key does this channel carry"
-_SEVERITY = {Severity.WARNING: "WARNING", Severity.CRITICAL: "CRITICAL"}
+_SEVERITY = {
+    Severity.WARNING: "WARNING",
+    Severity.ERROR: "ERROR",
+    Severity.CRITICAL: "CRITICAL",
+}
 
 
 def policy_json(policy: Policy, catalog: Catalog, *, runbook_base_url: str) -> Json:
     """The AlertPolicy that a policy compiles to, in REST form, without its spec-hash."""
-    runbook_url = f"{runbook_base_url.rstrip('/')}/{policy.runbook}.md"
-    content = _documentation(policy, runbook_url)
-    if len(content) > _MAX_DOCUMENTATION:
-        raise CatalogError(
-            f"The documentation has {len(content)} characters.",
-            where=f"policy {policy.id}, guidance",
-            todo=f"Keep it within {_MAX_DOCUMENTATION}; the runbook has room for more.",
-        )
-    return {
-        "displayName": policy.display_name,
-        "documentation": {
-            "content": content,
-            "mimeType": "text/markdown",
-            "subject": f"[{policy.severity}] {policy.title}",
-            "links": [{"displayName": "Runbook", "url": runbook_url}],
-        },
-        "userLabels": {
-            MANAGED_BY: MANAGER,
-            CATALOG: catalog.name,
-            ALERT_ID: policy.id,
-        },
-        "conditions": [_condition(condition) for condition in policy.conditions],
-        "combiner": policy.combiner.value,
-        "enabled": True,
-        "notificationChannels": [
-            CHANNEL_PREFIX + channel.id for channel in catalog.channels_of(policy)
-        ],
-        "alertStrategy": {"autoClose": seconds(policy.auto_close)},
-        "severity": _SEVERITY[policy.severity],
+    body: Json = {"displayName": policy.display_name}
+    documentation = documentation_json(policy, runbook_base_url=runbook_base_url)
+    if documentation:
+        body["documentation"] = documentation
+    body["userLabels"] = {
+        **policy.labels,
+        MANAGED_BY: MANAGER,
+        CATALOG: catalog.name,
+        ALERT_ID: policy.id,
     }
+    body["conditions"] = [condition_json(condition) for condition in policy.conditions]
+    if policy.combiner is not None:
+        body["combiner"] = policy.combiner.value
+    body["enabled"] = policy.enabled
+    if policy.channels is not None:
+        body["notificationChannels"] = list(policy.channels)
+    else:
+        body["notificationChannels"] = [
+            CHANNEL_PREFIX + channel.id for channel in catalog.channels_of(policy)
+        ]
+    strategy = _strategy(policy, body["notificationChannels"])
+    if strategy:
+        body["alertStrategy"] = strategy
+    if policy.severity is not None:
+        body["severity"] = _SEVERITY[policy.severity]
+    return body
 
 
-def _documentation(policy: Policy, runbook_url: str) -> str:
-    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(policy.guidance.first_steps, 1))
+def runbook_url(policy: Policy, *, runbook_base_url: str) -> str:
+    """Where the runbook of a policy is read."""
+    return f"{runbook_base_url.rstrip('/')}/{policy.runbook}.md"
+
+
+def documentation_json(policy: Policy, *, runbook_base_url: str) -> Json:
+    """What travels with the page, in REST form; empty when nothing does."""
+    found = policy.guidance
+    if isinstance(found, Guidance):
+        url = runbook_url(policy, runbook_base_url=runbook_base_url)
+        found = Documentation(
+            content=_guidance(policy, found, url),
+            subject=f"[{policy.severity}] {policy.title}" if policy.severity else policy.title,
+            links=(Link(display_name="Runbook", url=url),),
+        )
+        found.check(f"policy {policy.id}, guidance")
+    body: Json = {}
+    if found.content:
+        body = {"content": found.content, "mimeType": "text/markdown"}
+    if found.subject:
+        body["subject"] = found.subject
+    if found.links:
+        body["links"] = [{"displayName": one.display_name, "url": one.url} for one in found.links]
+    return body
+
+
+def _guidance(policy: Policy, guidance: Guidance, url: str) -> str:
+    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(guidance.first_steps, 1))
+    owner = f"Owner: {policy.owner}. " if policy.owner else ""
     return (
-        f"**What it means.** {policy.guidance.meaning}\n\n"
-        f"**What users feel.** {policy.guidance.users_feel}\n\n"
+        f"**What it means.** {guidance.meaning}\n\n"
+        f"**What users feel.** {guidance.users_feel}\n\n"
         f"**Fires when** {policy_words(policy)}. **Closed by** {closing_words(policy)}.\n\n"
         f"**First steps**\n\n{steps}\n\n"
-        f"Runbook: {runbook_url}\n\n"
-        f"Owner: {policy.owner}. Alert id: {policy.id}."
+        f"Runbook: {url}\n\n"
+        f"{owner}Alert id: {policy.id}."
     )
 
 
-def _condition(condition: Condition) -> Json:
-    body: Json = {
-        "filter": condition.signal.filter,
-        "aggregations": [_aggregation(condition.aggregation, condition.signal)],
-        "duration": seconds(condition.duration),
-        "trigger": {"count": 1},
-    }
+def _strategy(policy: Policy, channels: list[str]) -> Json:
+    body: Json = {}
+    if policy.rate_limit is not None:
+        body["notificationRateLimit"] = {"period": print_duration(policy.rate_limit)}
+    if policy.prompts:
+        body["notificationPrompts"] = [prompt.value for prompt in policy.prompts]
+    if policy.auto_close is not None:
+        body["autoClose"] = print_duration(policy.auto_close)
+    if policy.renotify:
+        body["notificationChannelStrategy"] = [
+            {
+                "notificationChannelNames": list(one.channels) or channels,
+                "renotifyInterval": print_duration(one.interval),
+            }
+            for one in policy.renotify
+        ]
+    return body
+
+
+def condition_json(condition: Condition) -> Json:
+    """One condition in REST form."""
+    body: Json
+    if isinstance(condition, Verbatim):
+        return {"displayName": condition.key, **condition.body}
+    if isinstance(condition, PromQL):
+        body = {
+            "query": condition.query,
+            "duration": print_duration(condition.duration),
+            "evaluationInterval": print_duration(condition.interval),
+        }
+        if condition.labels:
+            body["labels"] = dict(condition.labels)
+        if condition.rule_group:
+            body["ruleGroup"] = condition.rule_group
+        if condition.alert_rule:
+            body["alertRule"] = condition.alert_rule
+        if condition.disable_metric_validation:
+            body["disableMetricValidation"] = True
+        return {"displayName": condition.key, "conditionPrometheusQueryLanguage": body}
+    if isinstance(condition, LogMatch):
+        body = {"filter": condition.filter}
+        if condition.label_extractors:
+            body["labelExtractors"] = dict(condition.label_extractors)
+        return {"displayName": condition.key, "conditionMatchedLog": body}
+    body = {"filter": condition.signal.filter}
+    steps = (condition.aggregation,) if isinstance(condition, Ratio) else condition.steps
+    if steps:
+        body["aggregations"] = [_aggregation(step, condition.signal) for step in steps]
+    body["duration"] = print_duration(condition.duration)
+    body["trigger"] = _trigger(condition.trigger)
     if isinstance(condition, Absence):
         return {"displayName": condition.key, "conditionAbsent": body}
-    body["evaluationMissingData"] = condition.missing_data.value
+    if condition.missing_data is not None:
+        body["evaluationMissingData"] = condition.missing_data.value
     if isinstance(condition, Ratio):
         body["denominatorFilter"] = condition.denominator.filter
         body["denominatorAggregations"] = [
-            _aggregation(condition.aggregation, condition.denominator)
+            _aggregation(condition.below_aggregation, condition.denominator)
         ]
-        body["comparison"] = "COMPARISON_GT"
-        body["thresholdValue"] = float(condition.above)
-    elif condition.above is not None:
+    elif condition.forecast is not None:
+        body["forecastOptions"] = {"forecastHorizon": print_duration(condition.forecast)}
+    if condition.above is not None:
         body["comparison"] = "COMPARISON_GT"
         body["thresholdValue"] = float(condition.above)
     else:
@@ -126,27 +205,20 @@ def _condition(condition: Condition) -> Json:
     return {"displayName": condition.key, "conditionThreshold": body}
 
 
+def _trigger(trigger: Trigger) -> Json:
+    return {"count": trigger.count} if trigger.percent is None else {"percent": trigger.percent}
+
+
 def _aggregation(aggregation: Aggregation, signal: Signal) -> Json:
     body: Json = {
-        "alignmentPeriod": seconds(aggregation.period),
+        "alignmentPeriod": print_duration(aggregation.period),
         "perSeriesAligner": aggregation.aligner.value,
     }
-    if aggregation.reducer is not Reducer.NONE:
+    if aggregation.reducer is not Reducer.REDUCE_NONE:
         body["crossSeriesReducer"] = aggregation.reducer.value
     if aggregation.group_by:
-        body["groupByFields"] = [
-            f"metric.labels.{signal.metric.label_key(label)}" for label in aggregation.group_by
-        ]
+        body["groupByFields"] = aggregation.fields(signal.metric)
     return body
-
-
-def seconds(duration: timedelta) -> str:
-    """A duration as protobuf's JSON writes it: `300s`."""
-    return (
-        f"{duration.total_seconds():g}s"
-        if duration % timedelta(seconds=1)
-        else (f"{duration // timedelta(seconds=1)}s")
-    )
 
 
 def known_metrics(catalog: Catalog) -> dict[str, MetricRecord]:
@@ -155,33 +227,40 @@ def known_metrics(catalog: Catalog) -> dict[str, MetricRecord]:
     for policy in catalog.policies:
         for condition in policy.conditions:
             for signal in signals(condition):
-                found.setdefault(signal.metric.type, signal.metric)
+                if signal.metric is not None:
+                    found.setdefault(signal.metric.type, signal.metric)
     return found
 
 
-def signals(condition: Condition) -> tuple[Signal, ...]:
-    """The one or two selections of series that a condition reads."""
-    if isinstance(condition, Ratio):
-        return (condition.signal, condition.denominator)
-    return (condition.signal,)
-
-
 def engine_descriptors(catalog: Catalog) -> dict[str, Descriptor]:
-    """Kind and value type of every metric of a catalog, for the engine."""
-    from speakfit.engine.points import Descriptor, MetricKind, ValueType
-
+    """Kind and value type of every metric of a catalog that are known, for the engine."""
     return {
         name: Descriptor(kind=MetricKind(metric.kind), value_type=ValueType(metric.value_type))
         for name, metric in known_metrics(catalog).items()
+        if metric.kind is not None and metric.value_type is not None
     }
 
 
 def engine_spec(policy: Policy, catalog: Catalog, *, runbook_base_url: str) -> AlertPolicySpec:
-    """A policy exactly as Cloud Monitoring would get it, read by the engine."""
-    from speakfit.engine.policies import parse_policy
+    """A policy exactly as Cloud Monitoring would get it, read by the engine.
 
+    Raises CatalogError when a metric's kind is not known: nothing can be evaluated then.
+    """
     body = policy_json(policy, catalog, runbook_base_url=runbook_base_url)
-    return parse_policy(body, descriptors=engine_descriptors(catalog).get)
+    known = engine_descriptors(catalog)
+    try:
+        return parse_policy(body, descriptors=known.get)
+    except NotFound as error:
+        raise CatalogError(
+            f"The policy cannot be evaluated: {error.what}",
+            where=f"policy {policy.id}",
+            todo="Give the metric's kind and value type: Metric(type=..., kind=..., "
+            "value_type=...).",
+        ) from error
+    except InvalidArgument as error:
+        raise CatalogError(
+            error.what, where=f"policy {policy.id}", todo="Correct the field it names."
+        ) from error
 
 
 def spec_hash(canonical: Mapping[str, Any]) -> str:
@@ -197,6 +276,27 @@ def key_digest(routing_key: str) -> str:
     128 random bits: its keyed digest cannot be turned back.
     """
     return hmac.new(routing_key.encode(), _KEY_CONTEXT, hashlib.sha256).hexdigest()[:32]
+
+
+def with_channel_names(body: Mapping[str, Any], names: Mapping[str, str]) -> Json:
+    """A policy's JSON with the server's names of channels in place of the catalog's ids."""
+    found = {
+        **body,
+        "notificationChannels": [names.get(one, one) for one in body["notificationChannels"]],
+    }
+    strategy = body.get("alertStrategy", {})
+    if "notificationChannelStrategy" in strategy:
+        repeats = [
+            {
+                **one,
+                "notificationChannelNames": [
+                    names.get(name, name) for name in one["notificationChannelNames"]
+                ],
+            }
+            for one in strategy["notificationChannelStrategy"]
+        ]
+        found["alertStrategy"] = {**strategy, "notificationChannelStrategy": repeats}
+    return found
 
 
 def channel_json(channel: Channel, catalog: Catalog, *, digest: str | None) -> Json:
@@ -223,11 +323,6 @@ def descriptor_json(metric: MetricRecord) -> Json:
         "displayName": metric.type.rpartition("/")[2],
         "labels": [{"key": key} for key in metric.exported_keys],
     }
-
-
-def condition_lines(policy: Policy) -> list[str]:
-    """Each condition of a policy in words."""
-    return [condition_words(condition) for condition in policy.conditions]
 
 
 def policy_message(body: Mapping[str, Any]) -> monitoring_v3.AlertPolicy:

@@ -1,9 +1,9 @@
-"""What an alert policy is: small frozen values that cannot be wrong once they exist.
+"""What an alert policy is: conditions, how urgent they are, what a woken person reads, and where
+it is told.
 
-Every rule of the API that can be known before a write is checked at construction, and a
-CatalogError names the field and the rule. The rules are Cloud Monitoring's own (AlertPolicy proto
-and guide). Nothing here knows SpeakFit: a metric is any record with the attributes of
-`MetricRecord`.
+Small frozen values that cannot be wrong once they exist: every rule of the API that can be known
+before a write is checked at construction, and a CatalogError names the field and the rule. Nothing
+here knows SpeakFit.
 """
 
 from __future__ import annotations
@@ -13,28 +13,90 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
-from speakfit.errors import CatalogError
+from alerts.condition import (
+    Absence,
+    Aggregation,
+    Aligner,
+    Condition,
+    LogMatch,
+    MissingData,
+    PromQL,
+    Ratio,
+    Reducer,
+    Signal,
+    Threshold,
+    Trigger,
+    Verbatim,
+    refuse,
+)
+from alerts.metric import Metric, MetricRecord
+from speakfit.engine.policies import (
+    MAX_AUTO_CLOSE,
+    MAX_CHANNELS,
+    MAX_CONDITIONS,
+    MAX_CONTENT_BYTES,
+    MAX_CONTENT_CHARACTERS,
+    MAX_DISPLAY_NAME,
+    MAX_LABEL_BYTES,
+    MAX_LABEL_CHARACTERS,
+    MAX_LINK_NAME,
+    MAX_LINK_URL,
+    MAX_LINKS,
+    MAX_SUBJECT_BYTES,
+    MAX_USER_LABELS,
+    MIN_AUTO_CLOSE,
+    Link,
+    Prompt,
+)
 
-MINUTE = timedelta(minutes=1)
-_NO_TIME = timedelta(0)
-_MAX_ALIGNMENT = timedelta(hours=25)
-_MIN_ABSENCE = timedelta(minutes=2)
-_MAX_ABSENCE = timedelta(hours=23, minutes=30)
-_MIN_AUTO_CLOSE = timedelta(minutes=30)
-_MAX_AUTO_CLOSE = timedelta(days=7)
-_MAX_DISPLAY_NAME = 512
-_MAX_FILTER = 2048
-_MAX_CONDITIONS = 6
-_MAX_LABEL = 63
+__all__ = [
+    "Absence",
+    "Aggregation",
+    "Aligner",
+    "Catalog",
+    "Channel",
+    "Combiner",
+    "Documentation",
+    "Guidance",
+    "Link",
+    "LogMatch",
+    "Metric",
+    "MetricRecord",
+    "MissingData",
+    "Policy",
+    "PromQL",
+    "Prompt",
+    "Ratio",
+    "Reducer",
+    "Renotify",
+    "Route",
+    "Severity",
+    "Signal",
+    "Threshold",
+    "Tier",
+    "Trigger",
+    "Verbatim",
+    "tiered",
+]
+"""Everything a catalog is written with."""
+
 _SUBJECT = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]*")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]*")
+_OUR_LABELS = 4
+"""Labels that tell whose a policy is; they count too."""
 
 
 class Severity(StrEnum):
-    """How a policy notifies: a warning waits for working hours, a critical one wakes somebody."""
+    """How a policy notifies: a warning waits for working hours, a critical one wakes somebody.
+
+    `error` is Cloud Monitoring's third, for policies that were made elsewhere.
+    """
 
     WARNING = "warning"
+    ERROR = "error"
     CRITICAL = "critical"
 
 
@@ -44,331 +106,6 @@ class Combiner(StrEnum):
     ALL = "AND"
     ANY = "OR"
     ALL_ON_ONE_RESOURCE = "AND_WITH_MATCHING_RESOURCE"
-
-
-class MissingData(StrEnum):
-    """What a condition says while its series is silent."""
-
-    KEEPS = "EVALUATION_MISSING_DATA_NO_OP"
-    """The verdict stays what it was; an incident ends by auto-close."""
-    CLOSES = "EVALUATION_MISSING_DATA_INACTIVE"
-    """Silence is health."""
-    VIOLATES = "EVALUATION_MISSING_DATA_ACTIVE"
-    """Silence is trouble."""
-
-
-class Aligner(StrEnum):
-    """Makes one point per alignment period of one series."""
-
-    DELTA = "ALIGN_DELTA"
-    RATE = "ALIGN_RATE"
-    MIN = "ALIGN_MIN"
-    MAX = "ALIGN_MAX"
-    MEAN = "ALIGN_MEAN"
-    SUM = "ALIGN_SUM"
-    COUNT = "ALIGN_COUNT"
-    PERCENTILE_99 = "ALIGN_PERCENTILE_99"
-    PERCENTILE_95 = "ALIGN_PERCENTILE_95"
-    PERCENTILE_50 = "ALIGN_PERCENTILE_50"
-    PERCENTILE_05 = "ALIGN_PERCENTILE_05"
-
-
-class Reducer(StrEnum):
-    """Makes one series of several."""
-
-    NONE = "REDUCE_NONE"
-    MIN = "REDUCE_MIN"
-    MAX = "REDUCE_MAX"
-    MEAN = "REDUCE_MEAN"
-    SUM = "REDUCE_SUM"
-    COUNT = "REDUCE_COUNT"
-    PERCENTILE_99 = "REDUCE_PERCENTILE_99"
-    PERCENTILE_95 = "REDUCE_PERCENTILE_95"
-    PERCENTILE_50 = "REDUCE_PERCENTILE_50"
-    PERCENTILE_05 = "REDUCE_PERCENTILE_05"
-
-
-# Which kinds an aligner reads, and the value type it gives back; the AlertPolicy proto's table.
-_NUMBERS = frozenset({"INT64", "DOUBLE"})
-_LEVELS = frozenset({"GAUGE", "DELTA"})
-_FLOWS = frozenset({"DELTA", "CUMULATIVE"})
-_ALIGNS: Mapping[Aligner, tuple[frozenset[str], frozenset[str]]] = {
-    Aligner.DELTA: (_FLOWS, _NUMBERS | {"DISTRIBUTION"}),
-    Aligner.RATE: (_FLOWS, _NUMBERS),
-    Aligner.MIN: (_LEVELS, _NUMBERS),
-    Aligner.MAX: (_LEVELS, _NUMBERS),
-    Aligner.MEAN: (_LEVELS, _NUMBERS),
-    Aligner.SUM: (_LEVELS, _NUMBERS | {"DISTRIBUTION"}),
-    Aligner.COUNT: (_LEVELS, _NUMBERS | {"BOOL"}),
-    Aligner.PERCENTILE_99: (_LEVELS, frozenset({"DISTRIBUTION"})),
-    Aligner.PERCENTILE_95: (_LEVELS, frozenset({"DISTRIBUTION"})),
-    Aligner.PERCENTILE_50: (_LEVELS, frozenset({"DISTRIBUTION"})),
-    Aligner.PERCENTILE_05: (_LEVELS, frozenset({"DISTRIBUTION"})),
-}
-_KEEPS_DISTRIBUTION = frozenset({Aligner.DELTA, Aligner.SUM})
-_REDUCES_DISTRIBUTION = frozenset(Reducer) - {Reducer.MIN, Reducer.MAX, Reducer.NONE}
-_GIVES_DISTRIBUTION = frozenset({Reducer.SUM, Reducer.NONE})
-
-
-class MetricRecord(Protocol):
-    """What a policy needs to know of a metric."""
-
-    @property
-    def type(self) -> str:
-        """Cloud Monitoring metric type."""
-
-    @property
-    def kind(self) -> str:
-        """GAUGE, DELTA or CUMULATIVE."""
-
-    @property
-    def value_type(self) -> str:
-        """INT64, DOUBLE, BOOL or DISTRIBUTION."""
-
-    @property
-    def unit(self) -> str:
-        """UCUM unit."""
-
-    @property
-    def description(self) -> str:
-        """One sentence."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of its labels."""
-
-    @property
-    def exported_keys(self) -> tuple[str, ...]:
-        """Keys of every label that its series carry, sorted."""
-
-    def label_key(self, label: str) -> str:
-        """The key that Cloud Monitoring stores a label under."""
-
-
-def _refuse(where: str, what: str, rule: str) -> CatalogError:
-    return CatalogError(what, where=where, todo=rule)
-
-
-def _minutes(where: str, duration: timedelta, *, name: str = "duration") -> None:
-    if duration < _NO_TIME or duration % MINUTE:
-        raise _refuse(
-            f"{where}, {name}",
-            f"{name} is {duration}.",
-            "Use a multiple of one minute; Cloud Monitoring accepts no other.",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signal:
-    """The series a condition looks at: a metric, its resource type, and labels that must match."""
-
-    metric: MetricRecord
-    resource_type: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for label in self.labels:
-            if label not in self.metric.labels:
-                raise _refuse(
-                    f"signal of {self.metric.type}, labels",
-                    f"The metric has no label {label!r}.",
-                    f"Use one of: {', '.join(self.metric.labels) or '(it has none)'}.",
-                )
-        if len(self.filter) > _MAX_FILTER:
-            raise _refuse(
-                f"signal of {self.metric.type}, labels",
-                f"The filter has {len(self.filter)} characters.",
-                f"Keep it within {_MAX_FILTER}.",
-            )
-
-    @property
-    def filter(self) -> str:
-        """The Cloud Monitoring filter that selects exactly these series."""
-        terms = [
-            f"metric.type = {_quoted(self.metric.type)}",
-            f"resource.type = {_quoted(self.resource_type)}",
-        ]
-        terms += [
-            f"metric.labels.{self.metric.label_key(label)} = {_quoted(value)}"
-            for label, value in sorted(self.labels.items())
-        ]
-        return " AND ".join(terms)
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aggregation:
-    """How raw points become the one line that is compared: align each series, reduce across them.
-
-    `period` is at least one minute. `group_by` names labels of the metric; each combination is
-    judged alone and opens its own incident.
-    """
-
-    aligner: Aligner
-    period: timedelta = MINUTE
-    reducer: Reducer = Reducer.NONE
-    group_by: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not MINUTE <= self.period <= _MAX_ALIGNMENT or self.period % timedelta(seconds=1):
-            raise _refuse(
-                "aggregation, period",
-                f"period is {self.period}.",
-                "Use whole seconds between 60 s and 25 h; alerting accepts no other alignment.",
-            )
-        if self.group_by and self.reducer is Reducer.NONE:
-            raise _refuse(
-                "aggregation, group_by",
-                "Labels are grouped but nothing is reduced.",
-                "Name a reducer, or leave group_by empty.",
-            )
-
-    def check(self, where: str, metric: MetricRecord) -> None:
-        """Refuse an aligner or reducer that this metric's kind and value type do not allow."""
-        kinds, value_types = _ALIGNS[self.aligner]
-        if metric.kind not in kinds or metric.value_type not in value_types:
-            raise _refuse(
-                f"{where}, aggregation.aligner",
-                f"{self.aligner} cannot be applied to metrics with kind {metric.kind} and value "
-                f"type {metric.value_type}.",
-                f"It reads {' or '.join(sorted(kinds))} of {' or '.join(sorted(value_types))}.",
-            )
-        spread = metric.value_type == "DISTRIBUTION" and self.aligner in _KEEPS_DISTRIBUTION
-        if (
-            spread
-            and self.reducer is not Reducer.NONE
-            and self.reducer not in _REDUCES_DISTRIBUTION
-        ):
-            raise _refuse(
-                f"{where}, aggregation.reducer",
-                f"{self.reducer} cannot reduce distributions.",
-                "Use a percentile, the mean, the sum or the count.",
-            )
-        if spread and self.reducer in _GIVES_DISTRIBUTION:
-            raise _refuse(
-                f"{where}, aggregation.reducer",
-                "The result is a distribution, which cannot be compared with a threshold.",
-                "Reduce it to a percentile, the mean or the count.",
-            )
-        for label in self.group_by:
-            if label not in metric.labels:
-                raise _refuse(
-                    f"{where}, aggregation.group_by",
-                    f"{metric.type} has no label {label!r}.",
-                    f"Use one of: {', '.join(metric.labels) or '(it has none)'}.",
-                )
-
-
-def _check_key(kind: str, key: str) -> str:
-    where = f"{kind} {key!r}"
-    if not key or len(key) > _MAX_DISPLAY_NAME:
-        raise _refuse(
-            f"{where}, key",
-            f"key has {len(key)} characters.",
-            f"Use 1 to {_MAX_DISPLAY_NAME}: it is the condition's display name.",
-        )
-    return where
-
-
-def _check_missing(where: str, duration: timedelta) -> None:
-    if duration < MINUTE:
-        raise _refuse(
-            f"{where}, duration",
-            f"duration is {duration}.",
-            "Use at least one minute: conditions that say what missing data means must have a "
-            "non-zero duration.",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threshold:
-    """Holds while one line stays above (or below) a value for `duration`.
-
-    `key` is the condition's display name and its identity: change it and open incidents close,
-    so it names what is measured and never the threshold. `missing_data` has no default because
-    forgetting it is how alerts go blind.
-    """
-
-    key: str
-    signal: Signal
-    aggregation: Aggregation
-    duration: timedelta
-    missing_data: MissingData
-    above: float | None = None
-    below: float | None = None
-
-    def __post_init__(self) -> None:
-        where = _check_key("threshold", self.key)
-        if (self.above is None) == (self.below is None):
-            raise _refuse(
-                f"{where}, above",
-                "Both or neither of above and below are given.",
-                "Give exactly one; Cloud Monitoring knows greater than and less than only.",
-            )
-        _minutes(where, self.duration)
-        _check_missing(where, self.duration)
-        self.aggregation.check(where, self.signal.metric)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """Holds while `signal` divided by `denominator` stays above a share (0 to 1) for `duration`.
-
-    Both sides are aggregated alike, as Cloud Monitoring demands: same alignment period, same
-    groups.
-    """
-
-    key: str
-    signal: Signal
-    denominator: Signal
-    aggregation: Aggregation
-    duration: timedelta
-    missing_data: MissingData
-    above: float
-
-    def __post_init__(self) -> None:
-        where = _check_key("ratio", self.key)
-        _minutes(where, self.duration)
-        _check_missing(where, self.duration)
-        self.aggregation.check(where, self.signal.metric)
-        self.aggregation.check(where, self.denominator.metric)
-        if self.signal.filter == self.denominator.filter:
-            raise _refuse(
-                f"{where}, denominator",
-                "Both sides are filtered alike, so the ratio is always one.",
-                "Leave out of the denominator what makes the numerator a part.",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Absence:
-    """Holds while no point arrives for `duration` (2 min to 23 h 30 min).
-
-    Cloud Monitoring needs one point written after the policy was made or changed: what never
-    reported is not absent.
-    """
-
-    key: str
-    signal: Signal
-    aggregation: Aggregation
-    duration: timedelta
-
-    def __post_init__(self) -> None:
-        where = _check_key("absence", self.key)
-        _minutes(where, self.duration)
-        if not _MIN_ABSENCE <= self.duration <= _MAX_ABSENCE:
-            raise _refuse(
-                f"{where}, duration",
-                f"duration is {self.duration}.",
-                "Use 2 minutes to 23 hours 30 minutes.",
-            )
-        self.aggregation.check(where, self.signal.metric)
-
-
-Condition = Threshold | Ratio | Absence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,69 +118,210 @@ class Guidance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Documentation:
+    """What travels with the page, word for word; `Guidance` writes it for you.
+
+    Markdown with Google's ${variables}; an empty subject leaves the mail's to Google.
+    """
+
+    content: str = ""
+    subject: str = ""
+    links: tuple[Link, ...] = ()
+
+    def check(self, where: str) -> None:
+        """Refuse what the API would."""
+        characters = len(self.content)
+        if characters > MAX_CONTENT_CHARACTERS or len(self.content.encode()) > MAX_CONTENT_BYTES:
+            raise refuse(
+                f"{where}, content",
+                f"The documentation has {characters} characters.",
+                f"Keep it within {MAX_CONTENT_CHARACTERS} characters and {MAX_CONTENT_BYTES} "
+                "bytes; the runbook has room for more.",
+            )
+        if len(self.subject.encode()) > MAX_SUBJECT_BYTES:
+            raise refuse(
+                f"{where}, subject", "It is too long.", f"Keep it within {MAX_SUBJECT_BYTES} bytes."
+            )
+        if len(self.links) > MAX_LINKS:
+            raise refuse(
+                f"{where}, links", f"There are {len(self.links)}.", f"At most {MAX_LINKS} fit."
+            )
+        for link in self.links:
+            if len(link.display_name) > MAX_LINK_NAME or not 0 < len(link.url) <= MAX_LINK_URL:
+                raise refuse(
+                    f"{where}, link {link.display_name!r}",
+                    "Its name or address is too long, or it has no address.",
+                    f"Names end at {MAX_LINK_NAME} characters, addresses at {MAX_LINK_URL}.",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renotify:
+    """Repeats the notification every `interval` while an incident stays open.
+
+    `channels` are the server's names of channels; empty means all channels of the policy.
+    """
+
+    interval: timedelta
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """One Cloud Monitoring alert policy: one subject at one severity."""
 
     subject: str
-    severity: Severity
+    severity: Severity | None
     title: str
     conditions: tuple[Condition, ...]
-    guidance: Guidance
-    owner: str
-    combiner: Combiner = Combiner.ANY
-    auto_close: timedelta = _MIN_AUTO_CLOSE
+    guidance: Guidance | Documentation = Documentation()
+    owner: str = ""
+    combiner: Combiner | None = Combiner.ANY
+    """None only for one condition that was declared elsewhere without."""
+    auto_close: timedelta | None = MIN_AUTO_CLOSE
+    """None is the server's default, seven days."""
     runbook: str = ""
     """The runbook's subject; a policy's own subject unless two share a page."""
+    exact_display_name: str = ""
+    """The console's name word for word, for what was named elsewhere."""
+    channels: tuple[str, ...] | None = None
+    """The server's names of its channels, for what no Route decides; None asks the routes."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """User labels beside those that tell whose the policy is."""
+    enabled: bool = True
+    prompts: tuple[Prompt, ...] = ()
+    """What channels are told about; empty is both opening and closing."""
+    rate_limit: timedelta | None = None
+    """Shortest time between two notifications; log matches must have one, others must not."""
+    renotify: tuple[Renotify, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"policy {self.subject!r}"
-        if not _SUBJECT.fullmatch(self.subject) or len(self.id) > _MAX_LABEL:
-            raise _refuse(
+        if not _SUBJECT.fullmatch(self.subject) or len(self.id) > MAX_LABEL_CHARACTERS:
+            raise refuse(
                 f"{where}, subject",
                 "It cannot be a label value.",
-                f"Use lowercase words joined by '-', {_MAX_LABEL} characters with the severity.",
+                "Use lowercase words joined by '-', "
+                f"{MAX_LABEL_CHARACTERS} characters with the severity.",
             )
         if not self.runbook:
             # A frozen value can only complete itself this way.
             object.__setattr__(self, "runbook", self.subject)
         where = f"policy {self.id}"
-        if not self.title or len(self.title) > _MAX_DISPLAY_NAME - 20:
-            raise _refuse(
+        if not self.title or len(self.display_name) > MAX_DISPLAY_NAME:
+            raise refuse(
                 f"{where}, title",
                 f"title has {len(self.title)} characters.",
-                f"Use 1 to {_MAX_DISPLAY_NAME - 20}.",
+                f"Use at least one, and at most {MAX_DISPLAY_NAME} with the severity.",
             )
-        if not self.owner:
-            raise _refuse(f"{where}, owner", "Nobody owns it.", "Name the team that answers.")
-        if not 1 <= len(self.conditions) <= _MAX_CONDITIONS:
-            raise _refuse(
-                f"{where}, conditions",
-                f"There are {len(self.conditions)} conditions.",
-                f"Use 1 to {_MAX_CONDITIONS}.",
-            )
-        keys = [condition.key for condition in self.conditions]
-        if len(set(keys)) != len(keys):
-            raise _refuse(
-                f"{where}, conditions",
-                "Two conditions have the same key.",
-                "Give each its own: the key is a condition's identity.",
-            )
-        if not _MIN_AUTO_CLOSE <= self.auto_close <= _MAX_AUTO_CLOSE:
-            raise _refuse(
+        self._check_conditions(where)
+        if self.auto_close is not None and not MIN_AUTO_CLOSE <= self.auto_close <= MAX_AUTO_CLOSE:
+            raise refuse(
                 f"{where}, auto_close",
                 f"auto_close is {self.auto_close}.",
                 "Use 30 minutes to 7 days.",
             )
+        if isinstance(self.guidance, Documentation):
+            self.guidance.check(f"{where}, guidance")
+        if self.channels is not None and len(self.channels) > MAX_CHANNELS:
+            raise refuse(
+                f"{where}, channels",
+                f"There are {len(self.channels)} channels.",
+                f"At most {MAX_CHANNELS} fit.",
+            )
+        self._check_labels(where)
+        self._check_notices(where)
+
+    def _check_conditions(self, where: str) -> None:
+        if not 1 <= len(self.conditions) <= MAX_CONDITIONS:
+            raise refuse(
+                f"{where}, conditions",
+                f"There are {len(self.conditions)} conditions.",
+                f"Use 1 to {MAX_CONDITIONS}.",
+            )
+        keys = [condition.key for condition in self.conditions]
+        if len(set(keys)) != len(keys):
+            raise refuse(
+                f"{where}, conditions",
+                "Two conditions have the same key.",
+                "Give each its own: the key is a condition's identity.",
+            )
+        if len(self.conditions) > 1:
+            if any(isinstance(condition, LogMatch) for condition in self.conditions):
+                raise refuse(
+                    f"{where}, conditions",
+                    "A log match is not alone.",
+                    "Alert policies with a log matching condition can only have a single "
+                    "condition.",
+                )
+            if self.combiner is None:
+                raise refuse(
+                    f"{where}, combiner",
+                    "Several conditions have no combiner.",
+                    "Say whether all or any of them must hold.",
+                )
+
+    def _check_labels(self, where: str) -> None:
+        if len(self.labels) > MAX_USER_LABELS - _OUR_LABELS:
+            raise refuse(
+                f"{where}, labels",
+                f"There are {len(self.labels)}.",
+                f"At most {MAX_USER_LABELS - _OUR_LABELS} fit beside our own.",
+            )
+        for key, value in self.labels.items():
+            fits = all(
+                len(text) <= MAX_LABEL_CHARACTERS and len(text.encode()) <= MAX_LABEL_BYTES
+                for text in (key, value)
+            )
+            if not fits or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                raise refuse(
+                    f"{where}, labels[{key!r}]",
+                    f"{key}={value} cannot be a label.",
+                    "Use lowercase letters, numerals, underscores and dashes, at most "
+                    f"{MAX_LABEL_CHARACTERS} characters; keys begin with a letter.",
+                )
+
+    def _check_notices(self, where: str) -> None:
+        logs = any(isinstance(condition, LogMatch) for condition in self.conditions)
+        raw_logs = any(
+            isinstance(condition, Verbatim) and "conditionMatchedLog" in condition.body
+            for condition in self.conditions
+        )
+        if (self.rate_limit is not None) != (logs or raw_logs):
+            raise refuse(
+                f"{where}, rate_limit",
+                "It is missing." if logs or raw_logs else "It is set.",
+                "Log matches must have one; metric-based alert policies must not specify a "
+                "notification rate limit.",
+            )
+        allowed = [set(), {Prompt.OPENED}]
+        if not (logs or raw_logs):
+            allowed.append({Prompt.OPENED, Prompt.CLOSED})
+        if set(self.prompts) not in allowed or len(set(self.prompts)) != len(self.prompts):
+            raise refuse(
+                f"{where}, prompts",
+                f"It is {', '.join(self.prompts)}.",
+                "Use OPENED alone, or with CLOSED where the conditions are on metrics.",
+            )
+        for one in self.renotify:
+            if one.interval <= timedelta(0):
+                raise refuse(f"{where}, renotify", "The interval is not positive.", "Lengthen it.")
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether all conditions must hold, not just any."""
+        return self.combiner in (Combiner.ALL, Combiner.ALL_ON_ONE_RESOURCE)
 
     @property
     def id(self) -> str:
         """`SUBJECT-SEVERITY`, the label `alert-id` and what every command calls the policy."""
-        return f"{self.subject}-{self.severity}"
+        return f"{self.subject}-{self.severity}" if self.severity else self.subject
 
     @property
     def display_name(self) -> str:
-        """What the console and the page show."""
-        return f"{self.title} ({self.severity})"
+        """What the console and the page show: title and severity, unless it is given exactly."""
+        suffix = f" ({self.severity})" if self.severity else ""
+        return self.exact_display_name or self.title + suffix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,7 +361,7 @@ class Channel:
 class Route:
     """Sends the policies of one severity to one channel."""
 
-    severity: Severity
+    severity: Severity | None
     channel: Channel
 
 
@@ -495,28 +373,39 @@ class Catalog:
     policies: tuple[Policy, ...]
     routes: tuple[Route, ...]
     metrics: tuple[MetricRecord, ...] = ()
+    """Metrics of this team, whose descriptors `apply` makes before anybody writes to them."""
 
     def __post_init__(self) -> None:
         where = f"catalog {self.name!r}"
-        if not _SUBJECT.fullmatch(self.name) or len(self.name) > _MAX_LABEL:
-            raise _refuse(
+        if not _SUBJECT.fullmatch(self.name) or len(self.name) > MAX_LABEL_CHARACTERS:
+            raise refuse(
                 f"{where}, name",
                 "It cannot be a label value.",
-                f"Use lowercase words joined by '-', at most {_MAX_LABEL} characters.",
+                f"Use lowercase words joined by '-', at most {MAX_LABEL_CHARACTERS} characters.",
             )
         seen: set[str] = set()
         for policy in self.policies:
             if policy.id in seen:
-                raise _refuse(
+                raise refuse(
                     f"{where}, policies", f"Two policies are called {policy.id}.", "Rename one."
                 )
             seen.add(policy.id)
-        for severity in {policy.severity for policy in self.policies}:
-            if severity not in {route.severity for route in self.routes}:
-                raise _refuse(
+        for metric in self.metrics:
+            if metric.kind is None or metric.value_type is None:
+                raise refuse(
+                    f"{where}, metrics, {metric.type}",
+                    "Its kind or value type is not given.",
+                    "Give both: `apply` makes a descriptor of it. Metrics of others stay out of "
+                    "this list.",
+                )
+        routed = {route.severity for route in self.routes}
+        for severity in {policy.severity for policy in self.policies if policy.channels is None}:
+            if severity not in routed:
+                name = f"severity {severity}" if severity else "policies without a severity"
+                raise refuse(
                     f"{where}, routes",
-                    f"No route for severity {severity}: its policies would tell nobody.",
-                    "Add a Route.",
+                    f"No route for {name}: they would tell nobody.",
+                    "Add a Route, or give the policies their channels.",
                 )
 
     @property
@@ -525,5 +414,7 @@ class Catalog:
         return tuple({route.channel.id: route.channel for route in self.routes}.values())
 
     def channels_of(self, policy: Policy) -> tuple[Channel, ...]:
-        """Where a policy notifies."""
+        """Where the routes send a policy; nowhere when it names its channels itself."""
+        if policy.channels is not None:
+            return ()
         return tuple(r.channel for r in self.routes if r.severity is policy.severity)

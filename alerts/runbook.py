@@ -26,7 +26,7 @@ def header(policies: tuple[Policy, ...]) -> str:
     """The table of the policies that share one runbook."""
     lines = [BEGIN, "", "| policy | fires when | closed by | owner |", "|---|---|---|---|"]
     for policy in policies:
-        joint = ", **and** " if policy.combiner.value.startswith("AND") else ", **or** "
+        joint = ", **and** " if policy.needs_all else ", **or** "
         when = joint.join(condition_words(condition) for condition in policy.conditions)
         lines.append(f"| `{policy.id}` | {when} | {closing_words(policy)} | {policy.owner} |")
     return "\n".join([*lines, "", END])

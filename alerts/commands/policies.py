@@ -86,6 +86,29 @@ def show(
     tell(out, json.dumps(compiled, indent=2, ensure_ascii=False))
 
 
+def explain(
+    policy_id: Annotated[
+        str, typer.Argument(metavar="ID", help="For example worker-down-critical.")
+    ],
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say in English what opens and what closes a policy's incidents.
+
+    Reads the catalog only; no server is asked.
+    """
+    from alerts.catalog import find_policy, load_catalog
+    from alerts.wording import explain as explain_policy
+
+    policy = find_policy(load_catalog(catalog), policy_id)
+    words = explain_policy(policy)
+    if as_json:
+        print_json({"id": policy.id, "explanation": words})
+        return
+    out = console()
+    tell(out, f"{policy.id}: {words}", (policy.id, "bold"))
+
+
 def policy_rows(catalog: str = DEFAULT_CATALOG) -> list[tuple[str, str, str]]:
     """Id, severity and condition in words of every policy, for generated documents."""
     from alerts.catalog import load_catalog
@@ -104,15 +127,14 @@ def _policy_table(catalog: Catalog) -> Table:
     table = Table("policy", "fires when", box=box.SIMPLE_HEAD, pad_edge=False)
     for policy in catalog.policies:
         colour = "red" if policy.severity == "critical" else "yellow"
-        joint = "\nand " if policy.combiner.value.startswith("AND") else "\nor "
+        joint = "\nand " if policy.needs_all else "\nor "
         words = Text(joint).join(Text(line) for line in _summary(policy)["conditions"])
         table.add_row(Text(policy.id, style=colour, no_wrap=True), words)
     return table
 
 
 def _summary(policy: Policy) -> dict[str, Any]:
-    from alerts.encode import condition_lines
-    from alerts.wording import policy_words
+    from alerts.wording import condition_words, policy_words
 
     return {
         "id": policy.id,
@@ -121,6 +143,6 @@ def _summary(policy: Policy) -> dict[str, Any]:
         "title": policy.title,
         "owner": policy.owner,
         "fires_when": policy_words(policy),
-        "conditions": condition_lines(policy),
+        "conditions": [condition_words(condition) for condition in policy.conditions],
         "runbook": policy.runbook,
     }

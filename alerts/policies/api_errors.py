@@ -28,7 +28,9 @@ FEWEST_ERRORS = 5
 """5xx answers of one route in the window below which nobody is told."""
 
 _ERRORS = Signal(metric=REQUESTS, resource_type=RESOURCE_TYPE, labels={"status_class": "5xx"})
-_PER_ROUTE = Aggregation(aligner=Aligner.DELTA, reducer=Reducer.SUM, group_by=("http.route",))
+_PER_ROUTE = Aggregation(
+    aligner=Aligner.ALIGN_DELTA, reducer=Reducer.REDUCE_SUM, group_by=("http.route",)
+)
 
 POLICIES = tiered(
     subject="api-errors",
@@ -67,9 +69,9 @@ POLICIES = tiered(
             key="5xx answers per route",
             signal=_ERRORS,
             aggregation=Aggregation(
-                aligner=Aligner.DELTA,
+                aligner=Aligner.ALIGN_DELTA,
                 period=tier.duration,
-                reducer=Reducer.SUM,
+                reducer=Reducer.REDUCE_SUM,
                 group_by=("http.route",),
             ),
             # Whole numbers: more than 4 is at least 5, and Cloud Monitoring only knows "more".

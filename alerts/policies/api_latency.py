@@ -52,7 +52,9 @@ POLICIES = tiered(
             # The exporter writes cumulative distributions, which percentile aligners refuse:
             # the delta of each series first, then the percentile of all of them together. Not
             # grouped by route: a route asked twice a night has no percentile worth waking for.
-            aggregation=Aggregation(aligner=Aligner.DELTA, reducer=Reducer.PERCENTILE_95),
+            aggregation=Aggregation(
+                aligner=Aligner.ALIGN_DELTA, reducer=Reducer.REDUCE_PERCENTILE_95
+            ),
             above=tier.limit,
             duration=tier.duration,
             missing_data=MissingData.CLOSES,

@@ -44,7 +44,7 @@ POLICIES = tiered(
             signal=Signal(metric=DATABASE_CONNECTIONS, resource_type=RESOURCE_TYPE),
             # Every replica reads the same share from Postgres; the highest is the nearest to
             # the limit.
-            aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+            aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
             above=tier.limit,
             duration=tier.duration,
             # A full database answers nobody, so silence is no sign of recovery.

@@ -44,7 +44,7 @@ POLICIES = tiered(
             signal=Signal(metric=QUEUE_DEPTH, resource_type=RESOURCE_TYPE),
             # Every API replica counts the same rows in Postgres, so the largest is the newest
             # truth and a sum would count them once per replica.
-            aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+            aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
             above=tier.limit,
             duration=tier.duration,
             # No data means the API cannot count: no reason to believe that the queue is empty.

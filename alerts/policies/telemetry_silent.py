@@ -41,7 +41,7 @@ POLICIES = (
                 key="telemetry of every API replica",
                 signal=Signal(metric=WORKERS_ALIVE, resource_type=RESOURCE_TYPE),
                 # Reduced to one line: a replica that is scaled in is no outage.
-                aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+                aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
                 duration=timedelta(minutes=10),
             ),
         ),

@@ -49,7 +49,7 @@ POLICIES = (
                 signal=Signal(
                     metric=CHUNKS, resource_type=RESOURCE_TYPE, labels={"outcome": "done"}
                 ),
-                aggregation=Aggregation(aligner=Aligner.DELTA, reducer=Reducer.SUM),
+                aggregation=Aggregation(aligner=Aligner.ALIGN_DELTA, reducer=Reducer.REDUCE_SUM),
                 # Below one half is zero, whatever an interpolated delta leaves over.
                 below=0.5,
                 duration=_LASTING,
@@ -58,7 +58,7 @@ POLICIES = (
             Threshold(
                 key="chunks accepted and not finished",
                 signal=Signal(metric=QUEUE_DEPTH, resource_type=RESOURCE_TYPE),
-                aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+                aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
                 above=0,
                 duration=_LASTING,
                 missing_data=MissingData.KEEPS,
@@ -66,7 +66,7 @@ POLICIES = (
             Threshold(
                 key="live transcription workers",
                 signal=Signal(metric=WORKERS_ALIVE, resource_type=RESOURCE_TYPE),
-                aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+                aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
                 above=0,
                 duration=_LASTING,
                 missing_data=MissingData.KEEPS,

@@ -43,7 +43,7 @@ POLICIES = (
                 signal=Signal(metric=WORKERS_ALIVE, resource_type=RESOURCE_TYPE),
                 # The highest count of any replica: one that lost its database must not page
                 # for workers that the others can see.
-                aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+                aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
                 below=1,
                 duration=timedelta(minutes=5),
                 missing_data=MissingData.KEEPS,

@@ -8,27 +8,33 @@ from datetime import timedelta
 
 import pytest
 
+from alerts.catalog import find_policy
 from alerts.policies import CATALOG
 from alerts.policy import (
     Absence,
     Aggregation,
     Aligner,
     Catalog,
+    Documentation,
+    LogMatch,
+    Metric,
     MissingData,
     Policy,
+    Prompt,
+    PromQL,
     Ratio,
     Reducer,
     Signal,
     Threshold,
+    Verbatim,
 )
 from speakfit.errors import CatalogError
 from speakfit.metrics import QUEUE_DEPTH, REQUEST_DURATION, REQUESTS, RESOURCE_TYPE
-from tests.alerts.timeline import policy_of
 
 DEPTH = Signal(metric=QUEUE_DEPTH, resource_type=RESOURCE_TYPE)
 ALL = Signal(metric=REQUESTS, resource_type=RESOURCE_TYPE)
 SLOW = Signal(metric=REQUEST_DURATION, resource_type=RESOURCE_TYPE)
-MAX = Aggregation(aligner=Aligner.MAX)
+MAX = Aggregation(aligner=Aligner.ALIGN_MAX)
 GOOD = Threshold(
     key="depth",
     signal=DEPTH,
@@ -37,7 +43,17 @@ GOOD = Threshold(
     duration=timedelta(minutes=1),
     missing_data=MissingData.KEEPS,
 )
-POLICY = policy_of("queue-depth-warning")
+POLICY = find_policy(CATALOG, "queue-depth-warning")
+
+SHARE = Ratio(
+    key="share of errors",
+    signal=replace(ALL, labels={"status_class": "5xx"}),
+    denominator=ALL,
+    aggregation=Aggregation(aligner=Aligner.ALIGN_DELTA, reducer=Reducer.REDUCE_SUM),
+    above=0.5,
+    duration=timedelta(minutes=1),
+    missing_data=MissingData.CLOSES,
+)
 
 MISTAKES: dict[str, tuple[Callable[[], object], str, str]] = {
     "a duration of 90 s": (
@@ -54,27 +70,29 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str]] = {
     "neither above nor below": (lambda: replace(GOOD, above=None), "above", "exactly one"),
     "an empty key": (lambda: replace(GOOD, key=""), "key", "display name"),
     "alignment under a minute": (
-        lambda: Aggregation(aligner=Aligner.MAX, period=timedelta(seconds=30)),
+        lambda: Aggregation(aligner=Aligner.ALIGN_MAX, period=timedelta(seconds=30)),
         "period",
         "between 60 s and 25 h",
     ),
     "groups without a reducer": (
-        lambda: Aggregation(aligner=Aligner.DELTA, group_by=("http.route",)),
+        lambda: Aggregation(aligner=Aligner.ALIGN_DELTA, group_by=("http.route",)),
         "group_by",
         "Name a reducer",
     ),
     "an aligner the kind does not allow": (
-        lambda: replace(GOOD, aggregation=Aggregation(aligner=Aligner.RATE)),
+        lambda: replace(GOOD, aggregation=Aggregation(aligner=Aligner.ALIGN_RATE)),
         "aggregation.aligner",
-        "CUMULATIVE or DELTA",
+        "ALIGN_MEAN, ALIGN_COUNT",
     ),
     "a percentile aligner on a cumulative distribution": (
-        lambda: replace(GOOD, signal=SLOW, aggregation=Aggregation(aligner=Aligner.PERCENTILE_95)),
+        lambda: replace(
+            GOOD, signal=SLOW, aggregation=Aggregation(aligner=Aligner.ALIGN_PERCENTILE_95)
+        ),
         "aggregation.aligner",
-        "DISTRIBUTION",
+        "Use one of: ALIGN_NONE, ALIGN_DELTA.",
     ),
     "a distribution compared with a number": (
-        lambda: replace(GOOD, signal=SLOW, aggregation=Aggregation(aligner=Aligner.DELTA)),
+        lambda: replace(GOOD, signal=SLOW, aggregation=Aggregation(aligner=Aligner.ALIGN_DELTA)),
         "aggregation.reducer",
         "percentile",
     ),
@@ -82,15 +100,17 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: replace(
             GOOD,
             signal=SLOW,
-            aggregation=Aggregation(aligner=Aligner.DELTA, reducer=Reducer.MAX),
+            aggregation=Aggregation(aligner=Aligner.ALIGN_DELTA, reducer=Reducer.REDUCE_MAX),
         ),
         "aggregation.reducer",
-        "percentile",
+        "REDUCE_PERCENTILE_99",
     ),
     "a group by an unknown label": (
         lambda: replace(
             GOOD,
-            aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX, group_by=("x",)),
+            aggregation=Aggregation(
+                aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX, group_by=("x",)
+            ),
         ),
         "group_by",
         "it has none",
@@ -106,15 +126,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str]] = {
         "2048",
     ),
     "a ratio of the same to the same": (
-        lambda: Ratio(
-            key="share",
-            signal=ALL,
-            denominator=ALL,
-            aggregation=Aggregation(aligner=Aligner.DELTA, reducer=Reducer.SUM),
-            above=0.5,
-            duration=timedelta(minutes=1),
-            missing_data=MissingData.CLOSES,
-        ),
+        lambda: replace(SHARE, signal=ALL),
         "denominator",
         "numerator",
     ),
@@ -144,11 +156,95 @@ MISTAKES: dict[str, tuple[Callable[[], object], str, str]] = {
         "conditions",
         "identity",
     ),
-    "no owner": (lambda: replace(POLICY, owner=""), "owner", "team"),
+    "a reducer without an aligner": (
+        lambda: Aggregation(aligner=Aligner.ALIGN_NONE, reducer=Reducer.REDUCE_SUM),
+        "aligner",
+        "different times",
+    ),
+    "a filter that cannot be read": (
+        lambda: replace(ALL, where='metric.labels.x =~ "a"'),
+        "where",
+        "Correct the filter",
+    ),
+    "a forecast of a week": (
+        lambda: replace(GOOD, forecast=timedelta(days=7)),
+        "forecast",
+        "1 to 60 hours",
+    ),
+    "a ratio of different windows": (
+        lambda: replace(
+            SHARE,
+            denominator_aggregation=replace(SHARE.aggregation, period=timedelta(minutes=5)),
+        ),
+        "denominator_aggregation",
+        "same alignment period",
+    ),
+    "a ratio of different groups": (
+        lambda: replace(
+            SHARE, denominator_aggregation=replace(SHARE.aggregation, group_by=("http.route",))
+        ),
+        "denominator_aggregation",
+        "alike",
+    ),
+    "a PromQL interval of 45 s": (
+        lambda: PromQL(key="up", query="up == 0", interval=timedelta(seconds=45)),
+        "interval",
+        "multiples of 30 s",
+    ),
+    "a verbatim condition of two kinds": (
+        lambda: Verbatim(key="two", body={"conditionSql": {}, "conditionAbsent": {}}),
+        "body",
+        "exactly one",
+    ),
+    "a log match beside another condition": (
+        lambda: replace(POLICY, conditions=(GOOD, LogMatch(key="crash", filter="severity=ERROR"))),
+        "conditions",
+        "single condition",
+    ),
+    "a log match without a rate limit": (
+        lambda: replace(POLICY, conditions=(LogMatch(key="crash", filter="severity=ERROR"),)),
+        "rate_limit",
+        "must have one",
+    ),
+    "a rate limit on metrics": (
+        lambda: replace(POLICY, rate_limit=timedelta(hours=1)),
+        "rate_limit",
+        "must not specify",
+    ),
+    "a prompt for closing alone": (
+        lambda: replace(POLICY, prompts=(Prompt.CLOSED,)),
+        "prompts",
+        "OPENED",
+    ),
+    "several conditions without a combiner": (
+        lambda: replace(POLICY, combiner=None, conditions=(GOOD, replace(GOOD, key="other"))),
+        "combiner",
+        "all or any",
+    ),
+    "documentation that is too long": (
+        lambda: replace(POLICY, guidance=Documentation(content="ä" * 6_000)),
+        "guidance, content",
+        "10240 bytes",
+    ),
+    "a label with capitals": (
+        lambda: replace(POLICY, labels={"Team": "core"}),
+        "labels['Team']",
+        "lowercase",
+    ),
+    "seventeen channels": (
+        lambda: replace(POLICY, channels=("projects/p/notificationChannels/1",) * 17),
+        "channels",
+        "16",
+    ),
     "two policies of one id": (
         lambda: replace(CATALOG, policies=(POLICY, POLICY)),
         "policies",
         "Rename",
+    ),
+    "a metric to be made without a kind": (
+        lambda: replace(CATALOG, metrics=(Metric(type="custom.googleapis.com/x"),)),
+        "metrics, custom.googleapis.com/x",
+        "Give both",
     ),
     "a severity without a route": (lambda: replace(CATALOG, routes=()), "routes", "Add a Route"),
 }

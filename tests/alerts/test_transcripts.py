@@ -27,7 +27,7 @@ from datetime import timedelta
 from speakfit.metrics import QUEUE_DEPTH
 Threshold(
     key="chunks", signal=Signal(metric=QUEUE_DEPTH, resource_type="generic_task"),
-    aggregation=Aggregation(aligner=Aligner.MAX), above=1, duration=timedelta(seconds=90),
+    aggregation=Aggregation(aligner=Aligner.ALIGN_MAX), above=1, duration=timedelta(seconds=90),
     missing_data=MissingData.KEEPS,
 )
 """
@@ -36,10 +36,11 @@ OFFLINE = {
     "list": ["list"],
     "list-json": ["list --json"],
     "show": ["show api-errors-critical"],
+    "explain": ["explain api-errors-critical", "explain worker-down-critical --json"],
     "show-json": ["show worker-down-critical --json"],
     "help": ["--help", "plan --help", "apply --help"],
     "usage-errors": ["aply", "plan --colour", "show", "runbooks --write --check"],
-    "unknown-id": ["show worker-donw-critical", "show zzz"],
+    "unknown-id": ["show worker-donw-critical", "show zzz", "explain zzz"],
     "wrong-catalog": [
         "list --catalog no.such.module",
         "list --catalog speakfit.metrics",
