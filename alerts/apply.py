@@ -8,7 +8,7 @@ is whole by itself and identity lives in labels, so whatever was cut off, the ne
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,12 +74,17 @@ class Gateway:
         """Everything live that a plan needs; a TargetError when the server does not answer."""
         metric_types = [metric.type for metric in catalog.metrics]
         return Live(
-            policies=self._list(self._policies.list_alert_policies),
+            policies=self.policies(),
             channels=self._list(self._channels.list_notification_channels),
-            metrics=self._descriptors(metric_types),
+            metrics=self.descriptors(metric_types),
         )
 
-    def _descriptors(self, metric_types: list[str]) -> tuple[Json, ...]:
+    def policies(self) -> tuple[Json, ...]:
+        """Every live policy, ours or not."""
+        return self._list(self._policies.list_alert_policies)
+
+    def descriptors(self, metric_types: Collection[str]) -> tuple[Json, ...]:
+        """The descriptors of these metrics, where they exist."""
         # One read per domain instead of one per metric; what else it returns does no harm.
         domains = sorted({metric_type.partition("/")[0] for metric_type in metric_types})
         found = [

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from alerts.commands import changes, policies, runbooks
+from alerts.commands import changes, conversion, policies, runbooks
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -32,6 +32,7 @@ app.command()(policies.show)
 app.command()(policies.explain)
 app.command()(changes.plan)
 app.command()(changes.apply)
+app.command("import")(conversion.import_command)
 app.command()(runbooks.runbooks)
 
 

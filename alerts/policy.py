@@ -84,7 +84,8 @@ __all__ = [
 
 _SUBJECT = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]*")
-_LABEL_VALUE = re.compile(r"[a-z0-9_-]*")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]*|\$\{\w+\}")
+"""A placeholder such as ${NAME} may stand in a template; Cloud Monitoring refuses it unfilled."""
 _OUR_LABELS = 4
 """Labels that tell whose a policy is; they count too."""
 

@@ -32,6 +32,24 @@ Threshold(
 )
 """
 
+RAW = """
+displayName: Backlog grows
+combiner: OR
+severity: WARNING
+documentation: {content: Look at the consumers., mimeType: text/markdown}
+conditions:
+- displayName: oldest message
+  conditionThreshold:
+    filter: >-
+      metric.type = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+      resource.type = "pubsub_subscription"
+    aggregations: [{alignmentPeriod: 300s, perSeriesAligner: ALIGN_MAX}]
+    comparison: COMPARISON_GT
+    thresholdValue: 600
+    duration: 300s
+alertStrategy: {autoClose: 3600s}
+"""
+
 OFFLINE = {
     "list": ["list"],
     "list-json": ["list --json"],
@@ -40,6 +58,16 @@ OFFLINE = {
     "show-json": ["show worker-down-critical --json"],
     "help": ["--help", "plan --help", "apply --help"],
     "usage-errors": ["aply", "plan --colour", "show", "runbooks --write --check"],
+    "import": [
+        "import --files raw.yaml --catalog-name backlog",
+        "import --files raw.yaml --out backlog.py",
+        "list --catalog backlog",
+        "import --files raw.yaml --out backlog.py",
+        "import --files odd.yaml --json",
+        "import --files nowhere",
+        "import --files typo.yaml",
+        "import Backlog --files raw.yaml",
+    ],
     "unknown-id": ["show worker-donw-critical", "show zzz", "explain zzz"],
     "wrong-catalog": [
         "list --catalog no.such.module",
@@ -54,6 +82,9 @@ OFFLINE = {
 def test_transcript_without_a_server(name: str, alerts: Run, tmp_path: Path) -> None:
     (tmp_path / "raising.py").write_text("x = 1\nraise RuntimeError('no luck')\n")
     (tmp_path / "broken.py").write_text(BROKEN_CATALOG)
+    (tmp_path / "raw.yaml").write_text(RAW)
+    (tmp_path / "odd.yaml").write_text(RAW.replace("duration: 300s", "duration: 90s"))
+    (tmp_path / "typo.yaml").write_text(RAW.replace("severity", "severty"))
     session = "".join(_command(alerts, line) for line in OFFLINE[name])
     _compare(name, session)
 
