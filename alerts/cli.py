@@ -33,6 +33,7 @@ app.command()(policies.explain)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command("import")(conversion.import_command)
+app.command()(conversion.export)
 app.command()(runbooks.runbooks)
 
 

@@ -27,15 +27,7 @@ from alerts.condition import (
     Trigger,
     Verbatim,
 )
-from alerts.encode import (
-    ALERT_ID,
-    CATALOG,
-    MANAGED_BY,
-    SPEC_HASH,
-    Json,
-    condition_json,
-    policy_json,
-)
+from alerts.encode import Json, condition_json, foreign_labels, policy_json
 from alerts.metric import Metric, MetricRecord
 from alerts.plan import canonical_policy
 from alerts.policy import (
@@ -58,7 +50,6 @@ MetricLookup = Callable[[str], MetricRecord | None]
 Told = Callable[[str], None]
 """Hears of every condition that is kept in the API's own form, and why."""
 
-_OURS = frozenset({MANAGED_BY, CATALOG, ALERT_ID, SPEC_HASH})
 _ALWAYS_VERBATIM = frozenset({"conditionSql", "conditionMonitoringQueryLanguage"})
 _SEVERITIES = {severity.value.upper(): severity for severity in Severity}
 _FIELDS = frozenset(
@@ -134,17 +125,13 @@ def same(policy: Policy, body: Mapping[str, Any]) -> bool:
     compiled = policy_json(policy, nobody, runbook_base_url="")
     sides = [canonical_policy(side, {}) for side in (compiled, body)]
     for side in sides:
-        side["userLabels"] = _foreign_labels(side.get("userLabels") or {})
+        side["userLabels"] = foreign_labels(side.get("userLabels") or {})
         # A runbook of ours is documentation like any other here.
         if side.get("documentation") in ({}, {"mimeType": "text/markdown"}):
             del side["documentation"]
         if not side.get("alertStrategy", True):
             del side["alertStrategy"]
     return sides[0] == sides[1]
-
-
-def _foreign_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in labels.items() if key not in _OURS}
 
 
 def _policy(body: Mapping[str, Any], subject: str, metric_of: MetricLookup, told: Told) -> Policy:
@@ -172,7 +159,7 @@ def _policy(body: Mapping[str, Any], subject: str, metric_of: MetricLookup, told
         combiner=None if combiner in (None, "COMBINE_UNSPECIFIED") else Combiner(combiner),
         auto_close=_duration(strategy, "autoClose"),
         channels=tuple(body.get("notificationChannels") or ()),
-        labels=_foreign_labels(body.get("userLabels") or {}),
+        labels=foreign_labels(body.get("userLabels") or {}),
         enabled=bool(body.get("enabled", True)),
         prompts=tuple(Prompt(one) for one in strategy.get("notificationPrompts") or ()),
         rate_limit=_duration(strategy.get("notificationRateLimit") or {}, "period"),

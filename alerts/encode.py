@@ -299,6 +299,12 @@ def with_channel_names(body: Mapping[str, Any], names: Mapping[str, str]) -> Jso
     return found
 
 
+def foreign_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """User labels without those that tell whose a policy is."""
+    ours = (MANAGED_BY, CATALOG, ALERT_ID, SPEC_HASH)
+    return {key: value for key, value in labels.items() if key not in ours}
+
+
 def channel_json(channel: Channel, catalog: Catalog, *, digest: str | None) -> Json:
     """The NotificationChannel of a route, in REST form, without its secret."""
     labels = {MANAGED_BY: MANAGER, CATALOG: catalog.name, CHANNEL: channel.id}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alerts.terminal import (
+    DEFAULT_CATALOG,
     EXIT_ERROR,
     EXIT_FINE,
+    CatalogOption,
     EmulatorOption,
     JsonOption,
     ProjectOption,
@@ -222,3 +225,62 @@ def _metric(descriptor: Mapping[str, Any]) -> Metric:
         description=descriptor.get("description", ""),
         labels=tuple(sorted(label["key"] for label in descriptor.get("labels", ()))),
     )
+
+
+class ExportFormat(StrEnum):
+    """What `export` can write."""
+
+    JSON = "json"
+    YAML = "yaml"
+    TERRAFORM = "terraform"
+    CONFIG_CONNECTOR = "config-connector"
+    PROMETHEUS = "prometheus"
+
+
+def export(
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Policies; all of the catalog when none is given."),
+    ] = None,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="What to write.")
+    ] = ExportFormat.JSON,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write there, not to stdout.")
+    ] = None,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+) -> None:
+    """Write policies in the form of another tool.
+
+    Reads the catalog only. Channels are referred to as the other tool does; Prometheus rules are
+    written where an exact twin exists, and exit code 1 says that some policy has none.
+    """
+    from alerts import export as forms
+    from alerts.catalog import find_policy, load_catalog
+    from speakfit.settings import read_settings
+
+    loaded = load_catalog(catalog)
+    chosen = [find_policy(loaded, one) for one in ids] if ids else list(loaded.policies)
+    base = read_settings().runbook_base_url
+    pairs = [(one, forms.compiled(one, loaded, runbook_base_url=base)) for one in chosen]
+    refused: list[tuple[str, str]] = []
+    if form is ExportFormat.JSON:
+        text = forms.as_json([body for _, body in pairs])
+    elif form is ExportFormat.YAML:
+        text = forms.as_yaml(body for _, body in pairs)
+    elif form is ExportFormat.TERRAFORM:
+        text = forms.as_terraform(pairs, loaded.channels)
+    elif form is ExportFormat.CONFIG_CONNECTOR:
+        text = forms.as_config_connector(pairs)
+    else:
+        text, refused = forms.as_prometheus(chosen, name=loaded.name)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+    said = console(stderr=True)
+    for identity, reason in refused:
+        tell(said, f"no exact twin: {identity}: {reason}")
+    written = count(len(chosen) - len(refused), "policy")
+    tell(said, f"Exported {written} as {form}{f' into {out}' if out else ''}.")
+    raise typer.Exit(EXIT_ERROR if refused else EXIT_FINE)
