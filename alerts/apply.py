@@ -20,6 +20,7 @@ from alerts.encode import (
     mapping,
     policy_message,
     with_channel_names,
+    with_secret,
 )
 from alerts.plan import Action, Change, Kind, Live, Plan
 from alerts.policy import Catalog
@@ -185,7 +186,7 @@ class Gateway:
         elif change.kind is Kind.CHANNEL:
             body = {**change.body, "name": change.name}
             if key is not None:
-                body["labels"] = {"service_key": key}
+                body = with_secret(body, key)
             call = (
                 self._channels.create_notification_channel
                 if change.action is Action.CREATE
@@ -219,10 +220,10 @@ def apply_plan(
     for change in plan.changes:
         if change.secret and change.id not in keys:
             raise ApplyError(
-                f"Channel {change.id} needs an integration key; nothing was changed.",
+                f"Channel {change.id} needs its secret; nothing was changed.",
                 left=len(plan.changes),
                 where=str(gateway.target),
-                todo="Give the 32-character integration key of its PagerDuty service.",
+                todo="Give the key, token or password that the catalog names for it.",
             )
     if not plan.changes:
         return

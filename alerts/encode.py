@@ -9,7 +9,6 @@ the server's names are known only to `apply`.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from alerts.metric import MetricRecord
 from alerts.policy import (
     Catalog,
     Channel,
+    ChannelType,
     Documentation,
     Guidance,
     Link,
@@ -58,7 +58,6 @@ CHANNEL = "channel"
 KEY_DIGEST = "key-digest"
 CHANNEL_PREFIX = "channel:"
 
-_KEY_CONTEXT = b"speakfit-alerts: which PagerDuty integration key does this channel carry"
 _SEVERITY = {
     Severity.WARNING: "WARNING",
     Severity.ERROR: "ERROR",
@@ -269,15 +268,6 @@ def spec_hash(canonical: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def key_digest(routing_key: str) -> str:
-    """Tells whether a channel carries this key, without telling the key.
-
-    Cloud Monitoring gives secrets back obfuscated, so drift in them shows only here. The key has
-    128 random bits: its keyed digest cannot be turned back.
-    """
-    return hmac.new(routing_key.encode(), _KEY_CONTEXT, hashlib.sha256).hexdigest()[:32]
-
-
 def with_channel_names(body: Mapping[str, Any], names: Mapping[str, str]) -> Json:
     """A policy's JSON with the server's names of channels in place of the catalog's ids."""
     found = {
@@ -310,12 +300,21 @@ def channel_json(channel: Channel, catalog: Catalog, *, digest: str | None) -> J
     labels = {MANAGED_BY: MANAGER, CATALOG: catalog.name, CHANNEL: channel.id}
     if digest is not None:
         labels[KEY_DIGEST] = digest
-    return {
-        "type": "pagerduty",
+    body: Json = {
+        "type": channel.type.value,
         "displayName": channel.display_name,
         "userLabels": labels,
         "enabled": True,
     }
+    if channel.labels:
+        body["labels"] = dict(channel.labels)
+    return body
+
+
+def with_secret(body: Json, secret: str) -> Json:
+    """A channel's JSON with its secret in the label that its type keeps it in."""
+    label = ChannelType(body["type"]).secret_label
+    return {**body, "labels": {**body.get("labels", {}), label: secret}}
 
 
 def descriptor_json(metric: MetricRecord) -> Json:

@@ -27,7 +27,7 @@ from alerts.encode import (
     policy_json,
     spec_hash,
 )
-from alerts.policy import Catalog
+from alerts.policy import Catalog, ChannelType
 from speakfit.engine.filters import canonical_filter
 from speakfit.errors import CatalogError, InvalidArgument
 
@@ -47,6 +47,7 @@ replaces the whole policy."""
 
 _OUTPUT_ONLY = ("name", "creationRecord", "mutationRecord", "validity")
 _CHANNEL_MASKS = {
+    "labels": "labels",
     "displayName": "display_name",
     "description": "description",
     "userLabels": "user_labels",
@@ -95,7 +96,7 @@ class Change:
     """What is sent, in REST form; never a secret."""
     mask: tuple[str, ...] = ()
     secret: bool = False
-    """The channel's integration key must be sent with it."""
+    """The channel's secret must be sent with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,8 @@ class Desired:
     metrics: Mapping[str, Json]
     channels: Mapping[str, Json]
     policies: Mapping[str, Json]
+    secrets: frozenset[str] = frozenset()
+    """Channels that carry a secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,7 @@ def desired_state(
             for channel in catalog.channels
         },
         policies=policies,
+        secrets=frozenset(channel.id for channel in catalog.channels if channel.has_secret),
     )
 
 
@@ -340,9 +344,12 @@ def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
     return changes
 
 
-def _canonical_channel(channel: Mapping[str, Any]) -> Json:
-    """Without its labels: they hold the key, which comes back obfuscated."""
+def _canonical_channel(channel: Mapping[str, Any], *, has_secret: bool) -> Json:
+    """Without the label that holds its secret, which comes back obfuscated."""
+    labels = channel.get("labels", {})
+    plain = ChannelType(channel["type"]).plain_labels(has_secret=has_secret)
     return {
+        "labels": {label: labels[label] for label in plain if label in labels},
         "displayName": channel.get("displayName", ""),
         "description": channel.get("description", ""),
         "userLabels": dict(channel.get("userLabels", {})),
@@ -373,33 +380,44 @@ def _plan_channels(
                     kind=Kind.CHANNEL,
                     id=identity,
                     body=body,
-                    secret=True,
+                    secret=identity in desired.secrets,
                 )
             )
             continue
         digest = found.get("userLabels", {}).get(KEY_DIGEST)
-        if KEY_DIGEST not in body["userLabels"] and digest is not None:
-            # Without the key at hand nothing can be said about it: it stays.
+        has_secret = identity in desired.secrets
+        if has_secret and KEY_DIGEST not in body["userLabels"] and digest is not None:
+            # Without the secret at hand nothing can be said about it: it stays.
             body = {**body, "userLabels": {**body["userLabels"], KEY_DIGEST: digest}}
-        fields = _differences(_canonical_channel(found), _canonical_channel(body))
+        fields = _differences(
+            _canonical_channel(found, has_secret=has_secret),
+            _canonical_channel(body, has_secret=has_secret),
+        )
         rekeyed = body["userLabels"].get(KEY_DIGEST) != digest
+        mask = dict.fromkeys(_CHANNEL_MASKS[one.path.partition(".")[0]] for one in fields)
+        if rekeyed:
+            mask["labels"] = None
         changes.append(
             Change(
                 action=Action.UPDATE if fields else Action.NONE,
                 kind=Kind.CHANNEL,
                 id=identity,
-                reason=("another integration key" if rekeyed else "changed") if fields else "",
+                reason=_channel_reason(body, rekeyed=rekeyed) if fields else "",
                 fields=fields,
                 name=found["name"],
                 body=body,
-                mask=tuple(
-                    dict.fromkeys(_CHANNEL_MASKS[one.path.partition(".")[0]] for one in fields)
-                )
-                + (("labels",) if rekeyed else ()),
-                secret=rekeyed,
+                mask=tuple(mask),
+                # Labels are written as a whole: without the secret among them it would be lost.
+                secret=has_secret and "labels" in mask,
             )
         )
     return changes, names, stale
+
+
+def _channel_reason(body: Mapping[str, Any], *, rekeyed: bool) -> str:
+    if not rekeyed:
+        return "changed"
+    return "another " + ("integration key" if body["type"] == ChannelType.PAGERDUTY else "secret")
 
 
 def _plan_policies(

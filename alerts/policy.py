@@ -15,6 +15,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from alerts.channel import Channel, ChannelType, PagerDutyService, Route, Urgency
 from alerts.condition import (
     Absence,
     Aggregation,
@@ -57,6 +58,7 @@ __all__ = [
     "Aligner",
     "Catalog",
     "Channel",
+    "ChannelType",
     "Combiner",
     "Documentation",
     "Guidance",
@@ -65,6 +67,7 @@ __all__ = [
     "Metric",
     "MetricRecord",
     "MissingData",
+    "PagerDutyService",
     "Policy",
     "PromQL",
     "Prompt",
@@ -77,6 +80,7 @@ __all__ = [
     "Threshold",
     "Tier",
     "Trigger",
+    "Urgency",
     "Verbatim",
     "tiered",
 ]
@@ -347,26 +351,6 @@ def tiered(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channel:
-    """Where Cloud Monitoring notifies: a PagerDuty service, known by its integration key.
-
-    `secret` names the setting that holds the key; the key itself never enters the catalog.
-    """
-
-    id: str
-    display_name: str
-    secret: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """Sends the policies of one severity to one channel."""
-
-    severity: Severity | None
-    channel: Channel
-
-
-@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """Everything one team keeps as code: policies, the metrics they need, and their routes."""
 
@@ -398,6 +382,15 @@ class Catalog:
                     "Its kind or value type is not given.",
                     "Give both: `apply` makes a descriptor of it. Metrics of others stay out of "
                     "this list.",
+                )
+        channels: dict[str, Channel] = {}
+        for route in self.routes:
+            known = channels.setdefault(route.channel.id, route.channel)
+            if known != route.channel:
+                raise refuse(
+                    f"{where}, routes",
+                    f"Two different channels are called {known.id}.",
+                    "Rename one, or use one Channel in both routes.",
                 )
         routed = {route.severity for route in self.routes}
         for severity in {policy.severity for policy in self.policies if policy.channels is None}:

@@ -1,12 +1,12 @@
 """Where SpeakFit's alerts go: critical wakes somebody, warning waits for working hours.
 
-Both are PagerDuty services; their urgency is set there. The keys come from settings and are never
-written down.
+Both are PagerDuty services. `route apply` makes them and reads their keys; where a variable holds
+a key, as in the local stack, that one is used.
 """
 
 from __future__ import annotations
 
-from alerts.policy import Channel, Route, Severity
+from alerts.policy import Channel, ChannelType, PagerDutyService, Route, Severity, Urgency
 
 ROUTES = (
     Route(
@@ -14,7 +14,13 @@ ROUTES = (
         channel=Channel(
             id="critical",
             display_name="SpeakFit critical",
-            secret="pagerduty_routing_key_critical",
+            type=ChannelType.PAGERDUTY,
+            secret="PAGERDUTY_ROUTING_KEY_CRITICAL",
+            service=PagerDutyService(
+                name="SpeakFit critical",
+                urgency=Urgency.HIGH,
+                escalation_policy="Default",
+            ),
         ),
     ),
     Route(
@@ -22,7 +28,13 @@ ROUTES = (
         channel=Channel(
             id="warning",
             display_name="SpeakFit warning",
-            secret="pagerduty_routing_key_warning",
+            type=ChannelType.PAGERDUTY,
+            secret="PAGERDUTY_ROUTING_KEY_WARNING",
+            service=PagerDutyService(
+                name="SpeakFit warning",
+                urgency=Urgency.LOW,
+                escalation_policy="Default",
+            ),
         ),
     ),
 )

@@ -13,8 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from speakfit.errors import SettingsError
 
-_ROUTING_KEY_LENGTH = 32
-
 
 class Settings(BaseSettings):
     """Where everything is, and every limit that an operator may change."""
@@ -58,12 +56,6 @@ class Settings(BaseSettings):
     pagerduty_api_token: SecretStr | None = Field(
         default=None, description="Token for PagerDuty's REST API."
     )
-    pagerduty_routing_key_critical: SecretStr | None = Field(
-        default=None, description="32-character integration key that critical policies page."
-    )
-    pagerduty_routing_key_warning: SecretStr | None = Field(
-        default=None, description="32-character integration key that warning policies page."
-    )
     runbook_base_url: str = Field(
         default="https://github.com/speakfit/platform/blob/main/runbooks",
         description="Where runbooks are read; a page links `BASE/SUBJECT.md`.",
@@ -93,13 +85,6 @@ class Settings(BaseSettings):
     def _positive(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
             raise ValueError("must be longer than zero")
-        return value
-
-    @field_validator("pagerduty_routing_key_critical", "pagerduty_routing_key_warning")
-    @classmethod
-    def _routing_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) != _ROUTING_KEY_LENGTH:
-            raise ValueError(f"must have {_ROUTING_KEY_LENGTH} characters")
         return value
 
     def require(self, name: str) -> str:

@@ -9,6 +9,7 @@ Google and gRPC are imported late: `--help` must not wait for them.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,15 +115,30 @@ def with_stack_settings(
 
     Never for another target: a laptop's routing keys must not reach a real project.
     """
-    stack = stack_environment(stack_file)
-    if target.host is None or stack.get("MONITORING_EMULATOR_HOST") != target.host:
-        return settings
+    stack = _stack_of(target, stack_file)
     missing = {
         name: stack[name.upper()]
         for name in type(settings).model_fields
         if name not in settings.model_fields_set and name.upper() in stack
     }
+    if not missing:
+        return settings
     return Settings.model_validate({**settings.model_dump(exclude_unset=True), **missing})
+
+
+def target_environment(target: Target, *, stack_file: Path = STACK_FILE) -> dict[str, str]:
+    """The environment, and below it the local stack's, when that is the target.
+
+    For what a catalog names itself and Settings does not know. An empty variable counts as unset.
+    """
+    mine = {name: value for name, value in os.environ.items() if value}
+    return {**_stack_of(target, stack_file), **mine}
+
+
+def _stack_of(target: Target, stack_file: Path) -> dict[str, str]:
+    stack = stack_environment(stack_file)
+    ours = target.host is not None and stack.get("MONITORING_EMULATOR_HOST") == target.host
+    return stack if ours else {}
 
 
 def local_channel(target: Target) -> Any:

@@ -11,10 +11,11 @@ import grpc
 import pytest
 
 from alerts.apply import Gateway, apply_plan
-from alerts.encode import KEY_DIGEST, key_digest, mapping
+from alerts.encode import KEY_DIGEST, mapping
 from alerts.plan import Action, Plan, desired_state, make_plan
 from alerts.policies import CATALOG
 from alerts.policy import Catalog
+from alerts.secret import key_digest
 from speakfit.emulator.server import Emulator
 from speakfit.errors import ApplyError, TargetError
 from speakfit.target import (
@@ -265,7 +266,7 @@ def test_killed_at_a_write_the_next_apply_converges_without_duplicates(
 def test_a_channel_without_its_key_is_refused_before_the_first_write(
     gateway: Gateway, proxy: Proxy
 ) -> None:
-    with pytest.raises(ApplyError, match="Channel warning needs an integration key"):
+    with pytest.raises(ApplyError, match="Channel warning needs its secret"):
         apply_plan(gateway, plan(gateway), keys={"critical": KEYS["critical"]})
     assert proxy.writes == []
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from google.cloud import monitoring_v3
 
 from alerts.apply import Gateway, apply_plan
-from alerts.encode import key_digest
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG
+from alerts.secret import key_digest
 from speakfit.clock import ManualClock
 from speakfit.emulator.server import Emulator
 from speakfit.metrics import RESOURCE_TYPE, WORKERS_ALIVE

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from alerts.encode import key_digest
 from alerts.plan import Action, Desired, Kind, Live, Plan, desired_state, make_plan
 from alerts.policies import CATALOG
+from alerts.secret import key_digest
 from speakfit.errors import CatalogError
 
 DESIRED = desired_state(
