@@ -107,7 +107,7 @@ def as_terraform(policies: Sequence[tuple[Policy, Json]], channels: Iterable[Cha
     parts = [
         f'data "google_monitoring_notification_channel" "{_word(channel.id)}" {{\n'
         f"  display_name = {_hcl_text(channel.display_name)}\n"
-        '  type         = "pagerduty"\n}\n'
+        f"  type         = {_hcl_text(channel.type)}\n}}\n"
         for channel in channels
         if f"${{CHANNEL_{_word(channel.id).upper()}}}" in told
     ]

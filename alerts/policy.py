@@ -33,6 +33,7 @@ from alerts.condition import (
     refuse,
 )
 from alerts.metric import Metric, MetricRecord
+from speakfit.engine.points import MetricKind, ValueType
 from speakfit.engine.policies import (
     MAX_AUTO_CLOSE,
     MAX_CHANNELS,
@@ -65,6 +66,7 @@ __all__ = [
     "Link",
     "LogMatch",
     "Metric",
+    "MetricKind",
     "MetricRecord",
     "MissingData",
     "PagerDutyService",
@@ -81,6 +83,7 @@ __all__ = [
     "Tier",
     "Trigger",
     "Urgency",
+    "ValueType",
     "Verbatim",
     "tiered",
 ]

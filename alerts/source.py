@@ -23,7 +23,6 @@ from alerts.policy import Policy
 WIDTH = 100
 _STEP = 4
 _UNITS = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-_ENGINE_NAMES = frozenset({"MetricKind", "ValueType"})
 _LANGUAGE_NAMES = frozenset(language.__all__)
 
 
@@ -209,9 +208,6 @@ def module(policies: Sequence[Policy], *, catalog: str, origin: str) -> str:
     imports = ["from datetime import timedelta", ""] if "timedelta" in used else []
     known = sorted(used & _LANGUAGE_NAMES, key=_isorted)
     imports += ["from alerts.policy import (", *(f"    {name}," for name in known), ")"]
-    engine = sorted(used & _ENGINE_NAMES, key=_isorted)
-    if engine:
-        imports.append(f"from speakfit.engine.points import {', '.join(engine)}")
     head = f'"""{catalog}: alert policies, {origin}."""'
     text = "\n".join([head, "", "from __future__ import annotations", "", *imports])
     return "\n\n".join([text, *(["\n".join(declared)] if declared else []), *bodies]) + "\n"

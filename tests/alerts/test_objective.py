@@ -13,7 +13,7 @@ from alerts.condition import Ratio, Signal, Threshold
 from alerts.encode import engine_spec
 from alerts.metric import Metric
 from alerts.objective import WORKBOOK, AvailabilitySlo, BurnWindow, LatencySlo
-from alerts.policy import Catalog, Channel, Guidance, Policy, Route, Severity
+from alerts.policy import Catalog, Channel, ChannelType, Guidance, Policy, Route, Severity
 from speakfit.engine.incidents import IncidentOpened, PolicyState, replay
 from speakfit.engine.points import MetricKind, Series, SeriesKey, ValueType
 from speakfit.errors import CatalogError
@@ -38,9 +38,9 @@ SLO = AvailabilitySlo(
     fewest_bad=10,
     guidance=Guidance(meaning="Orders fail.", users_feel="No order.", first_steps=("Look.",)),
 )
+CHANNEL = Channel(id="oncall", display_name="x", type=ChannelType.PAGERDUTY, secret="X")
 ROUTES = tuple(
-    Route(severity=severity, channel=Channel(id=str(severity), display_name="x", secret="X"))
-    for severity in (Severity.WARNING, Severity.CRITICAL)
+    Route(severity=severity, channel=CHANNEL) for severity in (Severity.WARNING, Severity.CRITICAL)
 )
 FAST, SLOW, TICKET = SLO.policies()
 
