@@ -7,6 +7,7 @@ memory of its groups only; percentiles of numbers need all members at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -124,8 +125,21 @@ class Table:
     """One column a series; a NaN count where there is no point."""
 
 
+_EVERY_LABEL = re.compile(
+    r"(?P<of>metric|resource)\.labels?\.\*|metadata\.(?P<metadata>system|user)_labels?\.\*"
+)
+
+
 def parse_group_by(text: str, *, field: str) -> tuple[str, ...]:
-    """A group-by field as a canonical path; InvalidArgument when it is not one."""
+    """A group-by field as a canonical path; InvalidArgument when it is not one.
+
+    `resource.label.*` names every label there is; its path ends in `*`.
+    """
+    every = _EVERY_LABEL.fullmatch(text)
+    if every is not None:
+        if every["of"]:
+            return (every["of"], "labels", "*")
+        return ("metadata", f"{every['metadata']}_labels", "*")
     try:
         expression = parse_filter(f'{text} = ""', field=field).expression
     except InvalidArgument:
@@ -229,7 +243,9 @@ def group_key(key: SeriesKey, group_by: Sequence[tuple[str, ...]]) -> SeriesKey:
             ("metadata", "system_labels"): key.system,
             ("metadata", "user_labels"): key.user,
         }[path[:2]]
-        if path[2] in source:
+        if path[2] == "*":
+            kept.setdefault(path[:2], {}).update(source)
+        elif path[2] in source:
             kept.setdefault(path[:2], {})[path[2]] = source[path[2]]
     return SeriesKey.of(
         metric_type=key.metric_type,

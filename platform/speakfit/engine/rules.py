@@ -181,6 +181,11 @@ RULES: tuple[Rule, ...] = (
         "test_align.py::test_merging_bucket_layouts_keeps_counts_and_percentiles",
     ),
     # Reduction
+    _observed(
+        "`resource.label.*` in group_by_fields stands for every label.",
+        "the sample policy with an uptime check in GoogleCloudPlatform/k8s-config-connector",
+        "test_reduce.py::test_a_star_groups_by_every_label",
+    ),
     _documented(
         "A reducer folds the series that agree in every group_by field; resource.type is one.",
         _COMMON,

@@ -78,6 +78,23 @@ def test_resource_labels_and_quoted_keys_group_too() -> None:
     assert table.values.tolist() == [[3]]
 
 
+def test_a_star_groups_by_every_label() -> None:
+    series = [
+        gauge({1: 1}, of=key({"task_id": "1", "location": "x"}, route="a")),
+        gauge({1: 2}, of=key({"task_id": "1", "location": "x"}, route="b")),
+        gauge({1: 4}, of=key({"task_id": "2", "location": "x"}, route="a")),
+    ]
+    for field in ("resource.label.*", "resource.labels.*"):
+        table = aggregate(series, steps(aggregation(reducer="REDUCE_SUM", by=[field])), minutes(1))
+        assert [one.resource["task_id"] for one in table.keys] == ["1", "2"]
+        assert [dict(one.metric) for one in table.keys] == [{}, {}]
+        assert table.values is not None
+        assert table.values.tolist() == [[3], [4]]
+    assert reduced(FOUR, aggregation(reducer="REDUCE_SUM", by=["metric.label.*"])) == {
+        "code=200,route=a": 1, "code=500,route=a": 3, "code=200,route=b": 8, "code=500,route=b": 4,
+    }  # fmt: skip
+
+
 def test_a_group_has_a_value_where_any_member_has_one() -> None:
     series = [gauge({1: 1, 3: 1}, of=key(i="1")), gauge({2: 5, 3: 5}, of=key(i="2"))]
     for reducer, expected in {
