@@ -23,7 +23,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 fine, 1 error, 2 changes found, 3 a check failed, 4 partly applied, "
     "5 refused, 64 wrong usage.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -23,6 +23,24 @@ EXIT_PARTLY = 4
 EXIT_REFUSED = 5
 EXIT_USAGE = 64
 
+
+def _known_policies(context: typer.Context, incomplete: str) -> list[str]:
+    """Policy ids for shell completion; none when the catalog cannot be loaded."""
+    from alerts.catalog import load_catalog
+
+    try:
+        catalog = load_catalog(context.params.get("catalog") or DEFAULT_CATALOG)
+    except SpeakFitError:
+        return []
+    return [policy.id for policy in catalog.policies if policy.id.startswith(incomplete)]
+
+
+PolicyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="For example worker-down-critical.", autocompletion=_known_policies
+    ),
+]
 CatalogOption = Annotated[
     str, typer.Option("--catalog", help="Python module whose CATALOG holds the policies.")
 ]

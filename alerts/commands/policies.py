@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from alerts.terminal import (
     DEFAULT_CATALOG,
     CatalogOption,
     JsonOption,
+    PolicyArgument,
     console,
     count,
     print_json,
@@ -46,9 +45,7 @@ def list_command(catalog: CatalogOption = DEFAULT_CATALOG, as_json: JsonOption =
 
 
 def show(
-    policy_id: Annotated[
-        str, typer.Argument(metavar="ID", help="For example worker-down-critical.")
-    ],
+    policy_id: PolicyArgument,
     catalog: CatalogOption = DEFAULT_CATALOG,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,9 +84,7 @@ def show(
 
 
 def explain(
-    policy_id: Annotated[
-        str, typer.Argument(metavar="ID", help="For example worker-down-critical.")
-    ],
+    policy_id: PolicyArgument,
     catalog: CatalogOption = DEFAULT_CATALOG,
     as_json: JsonOption = False,
 ) -> None:

@@ -30,6 +30,29 @@ def test_help_waits_for_no_heavy_library() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_a_shell_completes_commands_and_policies() -> None:
+    def completed(*words: str) -> list[str]:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "speakfit-alerts"],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": "platform:.",
+                "_SPEAKFIT_ALERTS_COMPLETE": "complete_bash",
+                "COMP_WORDS": " ".join(words),
+                "COMP_CWORD": str(len(words) - 1),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert completed("speakfit-alerts", "sh") == ["show"]
+    assert completed("speakfit-alerts", "show", "worker") == ["worker-down-critical"]
+
+
 def on_terminal(answer: str, emulator: Emulator) -> tuple[int, str]:
     """`apply` as a person runs it: output and input are a terminal."""
     ours, theirs = pty.openpty()
