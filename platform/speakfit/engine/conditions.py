@@ -17,6 +17,7 @@ import numpy as np
 
 from speakfit.engine.align import Column, Grid, Reading
 from speakfit.engine.filters import Filter
+from speakfit.engine.objectives import BurnRate
 from speakfit.engine.points import Bools, Floats, Ints, MetricKind, SeriesKey, ValueType
 from speakfit.engine.reduce import Aggregation, Reducer, Stream, group_key
 from speakfit.engine.wire import to_ns
@@ -47,7 +48,7 @@ class MissingData(StrEnum):
 
 
 class ConditionKind(StrEnum):
-    """The condition oneof; a forecast is a threshold condition with forecast options."""
+    """The condition oneof, and two threshold conditions: with forecast options, on an objective."""
 
     THRESHOLD = "conditionThreshold"
     ABSENT = "conditionAbsent"
@@ -56,6 +57,7 @@ class ConditionKind(StrEnum):
     PROMQL = "conditionPrometheusQueryLanguage"
     SQL = "conditionSql"
     FORECAST = "forecastOptions"
+    OBJECTIVE = "serviceLevelObjective"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Trigger:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCondition:
-    """Compares every aggregated series, or its ratio to a denominator, to a threshold."""
+    """Compares every aggregated series, its ratio to a denominator, or a burn rate."""
 
     kind: ClassVar[ConditionKind] = ConditionKind.THRESHOLD
     evaluated: ClassVar[bool] = True
@@ -84,6 +86,8 @@ class ThresholdCondition:
     denominator_aggregations: tuple[Aggregation, ...] = ()
     trigger: Trigger = Trigger()
     missing: MissingData = MissingData.UNSPECIFIED
+    burn_rate: BurnRate | None = None
+    """What filter and denominator are counted for, where an objective is watched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -472,7 +476,7 @@ class Judge:
         self._found = found
         self._done: set[SeriesKey] = set()
         self._above: list[Column] = []
-        self._below: dict[tuple[object, ...], Column] = {}
+        self._below: list[Column] = []
         self._silences: Silences | None = None
 
     def attend(
@@ -486,15 +490,13 @@ class Judge:
             self._silences = silences(condition.filter, condition.aggregations)
             return
         above = gathering(condition.filter, condition.aggregations)
-        if condition.denominator_filter is None:
+        if condition.denominator_filter is None and condition.burn_rate is None:
             above.tell(self._judge)
             return
         above.tell(self._above.append)
-        below = gathering(condition.denominator_filter, condition.denominator_aggregations)
-        below.tell(self._divide_by)
-
-    def _divide_by(self, column: Column) -> None:
-        self._below[_ratio_key(column.key)] = column
+        if condition.denominator_filter is not None:
+            below = gathering(condition.denominator_filter, condition.denominator_aggregations)
+            below.tell(self._below.append)
 
     def _judge(self, column: Column) -> None:
         assert isinstance(self.condition, ThresholdCondition)
@@ -510,7 +512,7 @@ class Judge:
         )
 
     def finish(self) -> None:
-        """No more series: judge ratios and absences, and the series that are only remembered."""
+        """No more series: judge what needed all, and the series that are only remembered."""
         condition = self.condition
         if isinstance(condition, AbsenceCondition):
             newest = {} if self._silences is None else self._silences.newest
@@ -527,8 +529,13 @@ class Judge:
                     )
                 )
             return
-        for column in self._above:
-            self._judge(_ratio(column, self._below.get(_ratio_key(column.key))))
+        if condition.burn_rate is not None:
+            if self._above or self._below:
+                self._judge(condition.burn_rate.column(self._above, self._below, len(self._at)))
+        elif self._above:
+            below = {_ratio_key(column.key): column for column in self._below}
+            for column in self._above:
+                self._judge(_ratio(column, below.get(_ratio_key(column.key))))
         silence = np.full(len(self._at), np.nan)
         for key, prior in self._states.items():
             if key not in self._done:

@@ -24,7 +24,15 @@ from speakfit.engine.conditions import (
     Trigger,
     UnevaluatedCondition,
 )
-from speakfit.engine.filters import Filter, parse_filter
+from speakfit.engine.filters import MAX_FILTER_LENGTH, Filter, parse_filter
+from speakfit.engine.objectives import (
+    BURN_RATE,
+    BurnRate,
+    Objective,
+    ObjectiveLookup,
+    Selector,
+    parse_selector,
+)
 from speakfit.engine.points import Descriptor, ValueType
 from speakfit.engine.reduce import Aggregation, Reducer, parse_aggregation, reduced_type
 from speakfit.engine.wire import (
@@ -292,11 +300,23 @@ def _trigger(value: object, *, field: str) -> Trigger:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Measure:
+    """What a threshold condition compares."""
+
+    filter: Filter
+    aggregations: tuple[Aggregation, ...]
+    denominator_filter: Filter | None
+    denominator_aggregations: tuple[Aggregation, ...]
+    burn_rate: BurnRate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Reader:
     """Reads the conditions of one policy with the same lookups."""
 
     descriptors: DescriptorLookup
     resource_types: Collection[str] | None
+    objectives: ObjectiveLookup
 
     def threshold(
         self, body: Mapping[str, Any], *, field: str, name: str, display_name: str
@@ -310,20 +330,7 @@ class _Reader:
                 "evaluationMissingData",
             },
         )  # fmt: skip
-        parsed, found = _metric_filter(
-            body.get("filter"),
-            field=f"{field}.filter",
-            descriptors=self.descriptors,
-            resource_types=self.resource_types,
-            needs_resource=True,
-        )
-        steps = _aggregations(
-            body.get("aggregations"),
-            field=f"{field}.aggregations",
-            descriptors=found,
-            numeric=True,
-        )
-        below, below_steps = self._denominator(body, field=field, steps=steps)
+        measure = self._measure(body, field=field)
         comparison = parse_enum(_Comparison, body.get("comparison"), field=f"{field}.comparison")
         if comparison.value not in (Operator.GT, Operator.LT):
             raise _wrong(
@@ -350,18 +357,91 @@ class _Reader:
             return UnevaluatedCondition(
                 name=name, display_name=display_name, kind=ConditionKind.FORECAST
             )
+        if measure is None:
+            return UnevaluatedCondition(
+                name=name, display_name=display_name, kind=ConditionKind.OBJECTIVE
+            )
         return ThresholdCondition(
             name=name,
             display_name=display_name,
-            filter=parsed,
-            aggregations=steps,
-            denominator_filter=below,
-            denominator_aggregations=below_steps,
+            filter=measure.filter,
+            aggregations=measure.aggregations,
+            denominator_filter=measure.denominator_filter,
+            denominator_aggregations=measure.denominator_aggregations,
+            burn_rate=measure.burn_rate,
             operator=Operator(comparison.value),
             threshold=threshold,
             duration=duration,
             trigger=trigger,
             missing=missing,
+        )
+
+    def _measure(self, body: Mapping[str, Any], *, field: str) -> _Measure | None:
+        """What is compared; None where it cannot be measured here."""
+        text = parse_text(body.get("filter"), field=f"{field}.filter")
+        selector = parse_selector(text, field=f"{field}.filter")
+        if selector is not None:
+            return self._objective(selector, body, field=field)
+        parsed, found = _metric_filter(
+            text,
+            field=f"{field}.filter",
+            descriptors=self.descriptors,
+            resource_types=self.resource_types,
+            needs_resource=True,
+        )
+        steps = _aggregations(
+            body.get("aggregations"),
+            field=f"{field}.aggregations",
+            descriptors=found,
+            numeric=True,
+        )
+        below, below_steps = self._denominator(body, field=field, steps=steps)
+        return _Measure(
+            filter=parsed,
+            aggregations=steps,
+            denominator_filter=below,
+            denominator_aggregations=below_steps,
+        )
+
+    def _objective(
+        self, selector: Selector, body: Mapping[str, Any], *, field: str
+    ) -> _Measure | None:
+        """What an objective's burn rate is counted from; aggregations change nothing about it."""
+        if len(body["filter"]) > MAX_FILTER_LENGTH:
+            raise _wrong(
+                f"{field}.filter",
+                body["filter"][:64] + "...",
+                f"the filter must not exceed {MAX_FILTER_LENGTH} characters.",
+            )
+        _aggregations(
+            body.get("aggregations"),
+            field=f"{field}.aggregations",
+            descriptors=(),
+            numeric=True,
+        )
+        if body.get("denominatorFilter") or body.get("denominatorAggregations"):
+            raise _wrong(
+                f"{field}.denominator_filter",
+                body.get("denominatorFilter", ""),
+                "a condition on a service level objective has no denominator",
+            )
+        objective: Objective | None = self.objectives(selector.objective)
+        if objective is None:
+            raise NotFound(
+                f"Cannot find the service level objective {selector.objective} that "
+                f"{field}.filter names."
+            )
+        if selector.name != BURN_RATE or objective.indicator is None:
+            return None
+        burn_rate = BurnRate(selector=selector, objective=objective)
+        first, second = burn_rate.filters
+        steps = (burn_rate.aggregation,)
+        return _Measure(
+            filter=first,
+            aggregations=steps,
+            denominator_filter=second,
+            denominator_aggregations=() if second is None else steps,
+            burn_rate=burn_rate,
         )
 
     def _denominator(
@@ -561,7 +641,9 @@ _LIGHT: dict[ConditionKind, tuple[str, Callable[..., None]]] = {
     ConditionKind.PROMQL: ("condition_prometheus_query_language", _promql),
     ConditionKind.SQL: ("condition_sql", _sql),
 }
-_KINDS = [kind for kind in ConditionKind if kind is not ConditionKind.FORECAST]
+_KINDS = [
+    kind for kind in ConditionKind if kind not in (ConditionKind.FORECAST, ConditionKind.OBJECTIVE)
+]
 
 
 def _condition(value: object, *, index: int, reader: _Reader) -> Condition:
@@ -765,11 +847,13 @@ def parse_policy(
     *,
     descriptors: DescriptorLookup,
     resource_types: Collection[str] | None = None,
+    objectives: ObjectiveLookup = lambda _name: None,
 ) -> AlertPolicySpec:
     """Read and validate an AlertPolicy in REST JSON form.
 
-    Raises InvalidArgument, or NotFound for a metric nobody has written yet, in Google's words.
-    Resource types are checked when a list of them is given. Output-only fields are ignored.
+    Raises InvalidArgument, or NotFound for a metric nobody has written yet or an objective that
+    does not exist. Resource types are checked when a list of them is given. Output-only fields
+    are ignored.
     """
     mapping = parse_object(
         mapping,
@@ -797,7 +881,7 @@ def parse_policy(
             "Alert policies with a Monitoring Query Language condition can only have a single "
             "condition."
         )
-    reader = _Reader(descriptors=descriptors, resource_types=resource_types)
+    reader = _Reader(descriptors=descriptors, resource_types=resource_types, objectives=objectives)
     conditions = tuple(_condition(one, index=index, reader=reader) for index, one in enumerate(raw))
     combiner = parse_enum(Combiner, mapping.get("combiner"), field=f"{_PREFIX}.combiner")
     if combiner is Combiner.UNSPECIFIED and len(conditions) > 1:

@@ -35,6 +35,9 @@ _ALERT = "google.monitoring.v3 alert.proto, AlertPolicy"
 _SNOOZE = "google.monitoring.v3 snooze.proto, Snooze"
 _FILTERS = "cloud.google.com/monitoring/api/v3/filters"
 _DEPTH = "cloud.google.com/monitoring/alerts/concepts-indepth"
+_SLO = "google.monitoring.v3 service.proto"
+_SELECTING = "cloud.google.com/stackdriver/docs/solutions/slo-monitoring/api/timeseries-selectors"
+_BURNING = "cloud.google.com/stackdriver/docs/solutions/slo-monitoring/alerting-on-budget-burn-rate"
 _PARTIAL = "cloud.google.com/monitoring/alerts/partial-metric-data (from memory)"
 
 
@@ -293,6 +296,88 @@ RULES: tuple[Rule, ...] = (
         "MQL, PromQL, SQL, log and forecast conditions are stored and never evaluated here.",
         "ours; Google evaluates them",
         "test_incidents.py::test_what_is_not_evaluated_never_opens_and_never_looks_healthy",
+    ),
+    # Service level objectives
+    _documented(
+        "A threshold condition may name an objective by a time-series selector in place of a "
+        "filter; aggregations are not used then.",
+        "cloud.google.com/stackdriver/docs/solutions/slo-monitoring/api/create-policy-api",
+        "test_objectives.py::test_a_condition_on_an_objective_needs_one_that_exists_and_has_no_"
+        "denominator",
+    ),
+    _documented(
+        "A lookback period has a unit of ns, us, ms, s, m or h.",
+        _SELECTING,
+        "test_objectives.py::test_lookback_periods_have_units",
+    ),
+    _observed(
+        "A lookback period need not be quoted.",
+        "alert policies of GoogleCloudPlatform/cloud-ops-sandbox#184",
+        "test_objectives.py::test_lookback_periods_have_units",
+    ),
+    _documented(
+        "Alerts look back at most 24 hours.",
+        f"{_BURNING}, Alerting policies and lookback periods",
+        "test_objectives.py::test_a_selector_that_is_wrong_is_refused",
+    ),
+    _assumed(
+        "Alerts look back at least a minute.",
+        "no page found; the shortest alignment period",
+        "test_objectives.py::test_a_selector_that_is_wrong_is_refused",
+    ),
+    _documented(
+        "The burn rate is the bad share of the lookback period, divided by what the goal allows.",
+        _BURNING,
+        "test_objectives.py::test_a_burn_rate_is_the_bad_share_of_the_lookback_over_what_the_goal_"
+        "allows",
+    ),
+    _documented(
+        "Of good, bad and total two are given, and good and bad are together the total.",
+        f"{_SLO}, TimeSeriesRatio",
+        "test_objectives.py::test_a_burn_rate_is_the_bad_share_of_the_lookback_over_what_the_goal_"
+        "allows",
+    ),
+    _assumed(
+        "All series of an objective count together, and its incidents bear the selector in place "
+        "of a metric.",
+        "no page found",
+        "test_objectives.py::test_the_observed_value_of_an_incident_is_the_burn_rate_and_its_"
+        "series_the_selector",
+    ),
+    _documented(
+        "Without errors the burn rate is zero.",
+        _BURNING,
+        "test_objectives.py::test_without_service_nothing_burns_and_a_service_without_errors_"
+        "burns_nothing",
+    ),
+    _assumed(
+        "Without service in the lookback period there is no burn rate.",
+        "no page found",
+        "test_objectives.py::test_without_service_nothing_burns_and_a_service_without_errors_"
+        "burns_nothing",
+    ),
+    _documented(
+        "Of a distribution the values within a range, which is estimated, are good.",
+        f"{_SLO}, DistributionCut",
+        "test_objectives.py::test_values_outside_a_cut_burn_the_budget",
+    ),
+    _assumed(
+        "Values are spread evenly in their bucket; what is above the last bound is good only "
+        "where the range has no end.",
+        "follows from linear percentiles; no page found",
+        "test_objectives.py::test_values_are_spread_evenly_in_their_buckets",
+    ),
+    _assumed(
+        "Windows-based and basic indicators, and selectors other than the burn rate, are stored "
+        "and never evaluated here.",
+        "ours; Google evaluates them",
+        "test_objectives.py::test_what_is_not_measured_here_is_never_healthy",
+    ),
+    _assumed(
+        "A condition on an objective that does not exist answers 404.",
+        "no page found; what a metric that does not exist answers",
+        "test_objectives.py::test_a_condition_on_an_objective_needs_one_that_exists_and_has_no_"
+        "denominator",
     ),
     # Incidents
     _documented(

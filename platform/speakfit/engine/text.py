@@ -28,7 +28,9 @@ def _labels(key: SeriesKey) -> str:
 def _subject(key: SeriesKey, metric_name: str) -> str:
     resource = ", ".join(f"{name}={value}" for name, value in key.resource_labels)
     where = f"{key.resource_type} labels {{{resource}}}" if resource else key.resource_type
-    text = f"{metric_name or key.metric_type} for {where}"
+    text = metric_name or key.metric_type
+    if where:
+        text = f"{text} for {where}"
     return f"{text} with metric labels {{{_labels(key)}}}" if key.metric_labels else text
 
 
