@@ -176,7 +176,8 @@ def serve(
         Path | None,
         typer.Option(
             help="JSON file of a project's metricDescriptors, notificationChannels, timeSeries, "
-            "alertPolicies, snoozes and dashboards to load once.",
+            "services, serviceLevelObjectives, alertPolicies, snoozes and dashboards to load "
+            "once.",
             metavar="FILE",
             show_default="nothing",
         ),

@@ -11,6 +11,7 @@ from speakfit.clock import Clock, ScaledClock
 from speakfit.emulator.channels_service import ChannelsService
 from speakfit.emulator.dashboards_service import DashboardsService
 from speakfit.emulator.metrics_service import MetricsService
+from speakfit.emulator.objectives_service import ObjectivesService
 from speakfit.emulator.points import PointStore
 from speakfit.emulator.policies_service import PoliciesService
 from speakfit.emulator.snoozes_service import SnoozesService
@@ -42,11 +43,17 @@ class Backend:
             detach=lambda channel: self.policies.detach(channel),
             mails=mails,
         )
+        self.objectives = ObjectivesService(
+            store=store,
+            descriptor=self.metrics.descriptor,
+            changed=lambda objective: self.policies.read_again(objective),
+        )
         self.policies = PoliciesService(
             store=store,
             clock=clock,
             descriptor=self.metrics.descriptor,
             channel_exists=self.channels.exists,
+            objective=self.objectives.objective,
         )
         self.snoozes = SnoozesService(store=store, clock=clock)
         self.dashboards = DashboardsService(store=store)

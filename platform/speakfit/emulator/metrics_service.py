@@ -40,6 +40,7 @@ from speakfit.emulator.resources import (
 from speakfit.emulator.store import Store
 from speakfit.emulator.system_metrics import USER_DOMAINS, is_system_metric
 from speakfit.engine.filters import Filter, parse_filter
+from speakfit.engine.objectives import parse_selector
 from speakfit.engine.points import (
     Descriptor,
     Distribution,
@@ -48,7 +49,14 @@ from speakfit.engine.points import (
     SeriesKey,
     ValueType,
 )
-from speakfit.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, WireError
+from speakfit.errors import (
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+    WireError,
+)
 
 _MAX_SERIES = 200
 _MAX_LABELS = 30
@@ -865,6 +873,11 @@ class MetricsService:
     def list_time_series(self, request: Any) -> Any:
         """Points in (start, end], newest first; with aggregations when asked for."""
         project = project_of(request.name)
+        if parse_selector(request.filter, field="filter") is not None:
+            raise Unimplemented(
+                "Time series of service level objectives exist in Cloud Monitoring but cannot be "
+                "listed in this emulator yet; alert policies on burn rates are evaluated."
+            )
         wanted = parse_filter(request.filter)
         types = wanted.metric_types
         if types is None or len(types) != 1:

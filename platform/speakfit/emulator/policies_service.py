@@ -16,6 +16,7 @@ from speakfit.emulator.naming import check_name, new_number, project_of
 from speakfit.emulator.resources import POLICY_RESOURCES
 from speakfit.emulator.store import Store
 from speakfit.emulator.system_metrics import guesses
+from speakfit.engine.objectives import Objective
 from speakfit.engine.points import Descriptor
 from speakfit.engine.policies import AlertPolicySpec, parse_policy
 from speakfit.errors import InvalidArgument, NotFound, WireError
@@ -37,11 +38,13 @@ class PoliciesService:
         clock: Clock,
         descriptor: Callable[[str, str], Descriptor | None],
         channel_exists: Callable[[str], bool],
+        objective: Callable[[str, str], Objective | None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._descriptor = descriptor
         self._channel_exists = channel_exists
+        self._objective = objective
         # One lock for everything that is stored: two could wait for each other.
         self.lock = store.lock
         self._policies: dict[str, Any] = {}
@@ -77,6 +80,15 @@ class PoliciesService:
                 if channel in policy.notification_channels
             ]
 
+    def read_again(self, objective: str) -> None:
+        """Read the policies on a service level objective anew, because it has changed."""
+        identity = objective.partition("/services/")[2]
+        with self.lock:
+            for name, policy in self._policies.items():
+                filters = [one.condition_threshold.filter for one in policy.conditions]
+                if any(identity in text for text in filters):
+                    self._specs[name] = self._parse_stored(policy)
+
     def detach(self, channel: str) -> None:
         """Remove a channel from every policy."""
         with self.lock:
@@ -110,7 +122,12 @@ class PoliciesService:
                 return self._descriptor(project, metric_type) or guess.get(metric_type)
 
             try:
-                return parse_policy(body, descriptors=lookup, resource_types=POLICY_RESOURCES)
+                return parse_policy(
+                    body,
+                    descriptors=lookup,
+                    resource_types=POLICY_RESOURCES,
+                    objectives=lambda name: self._objective(project, name),
+                )
             except WireError as error:
                 refused = refused or error
         assert refused is not None

@@ -379,6 +379,81 @@ ROUTES: tuple[Route, ...] = (
         _EMPTY,
         lambda backend, request: backend.dashboards.delete(request),
     ),
+    # ServiceMonitoringService
+    _built(
+        "ServiceMonitoringService/CreateService",
+        "POST /v3/{parent=*/*}/services",
+        "CreateServiceRequest",
+        "Service",
+        lambda backend, request: backend.objectives.create_service(request),
+        body="service",
+    ),
+    _built(
+        "ServiceMonitoringService/GetService",
+        "GET /v3/{name=*/*/services/*}",
+        "GetServiceRequest",
+        "Service",
+        lambda backend, request: backend.objectives.get_service(request),
+    ),
+    _built(
+        "ServiceMonitoringService/ListServices",
+        "GET /v3/{parent=*/*}/services",
+        "ListServicesRequest",
+        "ListServicesResponse",
+        lambda backend, request: backend.objectives.list_services(request),
+    ),
+    _built(
+        "ServiceMonitoringService/UpdateService",
+        "PATCH /v3/{service.name=*/*/services/*}",
+        "UpdateServiceRequest",
+        "Service",
+        lambda backend, request: backend.objectives.update_service(request),
+        body="service",
+    ),
+    _built(
+        "ServiceMonitoringService/DeleteService",
+        "DELETE /v3/{name=*/*/services/*}",
+        "DeleteServiceRequest",
+        _EMPTY,
+        lambda backend, request: backend.objectives.delete_service(request),
+    ),
+    _built(
+        "ServiceMonitoringService/CreateServiceLevelObjective",
+        "POST /v3/{parent=*/*/services/*}/serviceLevelObjectives",
+        "CreateServiceLevelObjectiveRequest",
+        "ServiceLevelObjective",
+        lambda backend, request: backend.objectives.create_objective(request),
+        body="service_level_objective",
+    ),
+    _built(
+        "ServiceMonitoringService/GetServiceLevelObjective",
+        "GET /v3/{name=*/*/services/*/serviceLevelObjectives/*}",
+        "GetServiceLevelObjectiveRequest",
+        "ServiceLevelObjective",
+        lambda backend, request: backend.objectives.get_objective(request),
+    ),
+    _built(
+        "ServiceMonitoringService/ListServiceLevelObjectives",
+        "GET /v3/{parent=*/*/services/*}/serviceLevelObjectives",
+        "ListServiceLevelObjectivesRequest",
+        "ListServiceLevelObjectivesResponse",
+        lambda backend, request: backend.objectives.list_objectives(request),
+    ),
+    _built(
+        "ServiceMonitoringService/UpdateServiceLevelObjective",
+        "PATCH /v3/{service_level_objective.name=*/*/services/*/serviceLevelObjectives/*}",
+        "UpdateServiceLevelObjectiveRequest",
+        "ServiceLevelObjective",
+        lambda backend, request: backend.objectives.update_objective(request),
+        body="service_level_objective",
+    ),
+    _built(
+        "ServiceMonitoringService/DeleteServiceLevelObjective",
+        "DELETE /v3/{name=*/*/services/*/serviceLevelObjectives/*}",
+        "DeleteServiceLevelObjectiveRequest",
+        _EMPTY,
+        lambda backend, request: backend.objectives.delete_objective(request),
+    ),
     # Known, not built.
     _unbuilt("QueryService/QueryTimeSeries", "POST /v3/{name=projects/*}/timeSeries:query"),
     _unbuilt("GroupService/ListGroups", "GET /v3/{name=projects/*}/groups"),
@@ -408,31 +483,4 @@ ROUTES: tuple[Route, ...] = (
         "DELETE /v3/{name=projects/*/uptimeCheckConfigs/*}",
     ),
     _unbuilt("UptimeCheckService/ListUptimeCheckIps", "GET /v3/uptimeCheckIps"),
-    _unbuilt("ServiceMonitoringService/CreateService", "POST /v3/{parent=projects/*}/services"),
-    _unbuilt("ServiceMonitoringService/GetService", "GET /v3/{name=projects/*/services/*}"),
-    _unbuilt("ServiceMonitoringService/ListServices", "GET /v3/{parent=projects/*}/services"),
-    _unbuilt(
-        "ServiceMonitoringService/UpdateService", "PATCH /v3/{service.name=projects/*/services/*}"
-    ),
-    _unbuilt("ServiceMonitoringService/DeleteService", "DELETE /v3/{name=projects/*/services/*}"),
-    _unbuilt(
-        "ServiceMonitoringService/CreateServiceLevelObjective",
-        "POST /v3/{parent=projects/*/services/*}/serviceLevelObjectives",
-    ),
-    _unbuilt(
-        "ServiceMonitoringService/GetServiceLevelObjective",
-        "GET /v3/{name=projects/*/services/*/serviceLevelObjectives/*}",
-    ),
-    _unbuilt(
-        "ServiceMonitoringService/ListServiceLevelObjectives",
-        "GET /v3/{parent=projects/*/services/*}/serviceLevelObjectives",
-    ),
-    _unbuilt(
-        "ServiceMonitoringService/UpdateServiceLevelObjective",
-        "PATCH /v3/{service_level_objective.name=projects/*/services/*/serviceLevelObjectives/*}",
-    ),
-    _unbuilt(
-        "ServiceMonitoringService/DeleteServiceLevelObjective",
-        "DELETE /v3/{name=projects/*/services/*/serviceLevelObjectives/*}",
-    ),
 )

@@ -1,8 +1,9 @@
 """Loads a file of resources and series into an emulator, through the same calls that clients use.
 
 The file is one JSON object: `project`, and lists of REST resources under `metricDescriptors`,
-`notificationChannels`, `timeSeries`, `alertPolicies`, `snoozes` and `dashboards`. A series may have
-any number of points. Policies may name channels of the file by the name they have there.
+`notificationChannels`, `timeSeries`, `services`, `serviceLevelObjectives`, `alertPolicies`,
+`snoozes` and `dashboards`. A series may have any number of points. Policies may name channels of
+the file by the name they have there; services and objectives keep the name they have there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _PATHS = {
     "metricDescriptors": "/v3/projects/{project}/metricDescriptors",
     "notificationChannels": "/v3/projects/{project}/notificationChannels",
     "timeSeries": "",
+    "services": "/v3/projects/{project}/services",
+    "serviceLevelObjectives": "",
     "alertPolicies": "/v3/projects/{project}/alertPolicies",
     "snoozes": "/v3/projects/{project}/snoozes",
     "dashboards": "/v1/projects/{project}/dashboards",
@@ -86,9 +89,13 @@ def load(backend: Backend, file: Path) -> int:
     project = body["project"]
     count = 0
 
-    def call(path: str, item: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def call(path: str, item: Mapping[str, Any], where: str, **query: str) -> dict[str, Any]:
         status, answer = rest_front.answer(
-            backend, method="POST", path=path, query=[], body=json.dumps(item).encode()
+            backend,
+            method="POST",
+            path=path,
+            query=list(query.items()),
+            body=json.dumps(item).encode(),
         )
         if status != 200:
             raise SettingsError(
@@ -123,7 +130,14 @@ def load(backend: Backend, file: Path) -> int:
             if name == "alertPolicies":
                 named = item.get("notificationChannels") or []
                 item = {**item, "notificationChannels": [channels.get(n, n) for n in named]}
-            made = call(path.format(project=project), item, f"{name}[{index}]")
+            target, query = path.format(project=project), {}
+            owner, _, identity = str(item.get("name", "")).rpartition("/")
+            if name == "services" and identity:
+                query["serviceId"] = identity
+            elif name == "serviceLevelObjectives":
+                # One without a name belongs to no service, and is told so.
+                target = f"/v3/{owner or f'projects/{project}/services/-/{name}'}"
+            made = call(target, item, f"{name}[{index}]", **query)
             count += 1
             if name == "notificationChannels":
                 channels[str(item.get("name", ""))] = made["name"]

@@ -725,8 +725,8 @@ def _link(value: object, *, field: str) -> Link:
     return Link(display_name=name, url=url)
 
 
-def _user_labels(value: object) -> dict[str, str]:
-    field = f"{_PREFIX}.user_labels"
+def parse_user_labels(value: object, *, field: str) -> dict[str, str]:
+    """Labels of a policy, service or objective; InvalidArgument for one that cannot be."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -905,7 +905,7 @@ def parse_policy(
         name=parse_text(mapping.get("name"), field=f"{_PREFIX}.name"),
         display_name=_display_name(mapping.get("displayName"), field=f"{_PREFIX}.display_name"),
         documentation=_documentation(mapping.get("documentation")),
-        user_labels=_user_labels(mapping.get("userLabels")),
+        user_labels=parse_user_labels(mapping.get("userLabels"), field=f"{_PREFIX}.user_labels"),
         conditions=conditions,
         combiner=combiner,
         enabled=parse_bool(mapping.get("enabled"), field=f"{_PREFIX}.enabled", default=True),

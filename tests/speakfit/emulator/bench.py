@@ -70,6 +70,10 @@ class Bench:
         return self._client(monitoring_v3.SnoozeServiceClient)
 
     @cached_property
+    def objectives(self) -> Any:
+        return self._client(monitoring_v3.ServiceMonitoringServiceClient)
+
+    @cached_property
     def dashboards(self) -> Any:
         return self._client(monitoring_dashboard_v1.DashboardsServiceClient)
 

@@ -17,6 +17,7 @@ from speakfit.emulator.server import Emulator
 from speakfit.errors import SettingsError
 from tests.speakfit.emulator.bench import KEY, METRIC, NOON, OPTIONS, RESOURCE, Bench
 
+_OBJECTIVE = "projects/seeded/services/api/serviceLevelObjectives/up"
 _CHANNEL = "projects/seeded/notificationChannels/pager"
 
 
@@ -62,6 +63,22 @@ def _seed(**changes: Any) -> dict[str, Any]:
                 ],
             }
         ],
+        "services": [{"name": "projects/seeded/services/api", "custom": {}}],
+        "serviceLevelObjectives": [
+            {
+                "name": _OBJECTIVE,
+                "goal": 0.9,
+                "calendarPeriod": "WEEK",
+                "serviceLevelIndicator": {
+                    "requestBased": {
+                        "goodTotalRatio": {
+                            "goodServiceFilter": 'metric.type="run.googleapis.com/good"',
+                            "totalServiceFilter": 'metric.type="run.googleapis.com/total"',
+                        }
+                    }
+                },
+            }
+        ],
         "dashboards": [{"displayName": "Board", "gridLayout": {}}],
         **changes,
     }
@@ -76,6 +93,7 @@ def test_a_seed_is_loaded_once_and_pages_like_anything_else(tmp_path: Path) -> N
         (channel,) = bench.channels.list_notification_channels(name="projects/seeded")
         assert list(policy.notification_channels) == [channel.name]
         assert bench.emulator.backend.points.count() == (2, 11)
+        assert bench.objectives.get_service_level_objective(name=_OBJECTIVE).goal == 0.9
         bench.emulator.evaluate_now()
         assert [page.status for page in bench.pages()] == ["triggered"]
     with Bench(seed=file, data_dir=tmp_path / "data", clock=clock) as bench:
@@ -90,6 +108,7 @@ def test_a_seed_is_loaded_once_and_pages_like_anything_else(tmp_path: Path) -> N
         (json.dumps(_seed(policies=[])), '"policies" is none of them'),
         (json.dumps(_seed(alertPolicies=[{"displayName": "x"}])), "conditions"),
         (json.dumps(_seed(timeSeries=[{}])), "metric.type"),
+        (json.dumps(_seed(serviceLevelObjectives=[{"goal": 0.5}])), "does not exist"),
     ],
 )
 def test_a_seed_that_cannot_be_used_says_where_and_why(
