@@ -58,6 +58,8 @@ def _run(
     events_url: str | None,
     smtp_url: str | None,
     smtp_sender: str,
+    watchdog: str | None,
+    watchdog_interval: float,
     seed: Path | None,
     manual_clock: bool,
     descriptor_delay: float,
@@ -67,6 +69,7 @@ def _run(
     from speakfit.emulator.options import EmulatorOptions
     from speakfit.emulator.pagerduty_endpoint import PagerDutyService
     from speakfit.emulator.server import Emulator
+    from speakfit.emulator.watchdog import WatchdogTarget
 
     host, port = _host_port(host_port)
     declared = [PagerDutyService.parse(text) for text in services]
@@ -90,6 +93,8 @@ def _run(
             pagerduty_services=tuple(declared),
             pagerduty_events_url=events_url,
             mail=MailServer.parse(smtp_url, sender=smtp_sender) if smtp_url else None,
+            watchdog=WatchdogTarget.parse(watchdog) if watchdog else None,
+            watchdog_interval=timedelta(seconds=watchdog_interval),
         )
     )
     ended = threading.Event()
@@ -101,13 +106,15 @@ def _run(
                 json.dumps({"grpc": emulator.grpc_address, "http": emulator.http_url}), flush=True
             )
         else:
+            watched = f"  watchdog {emulator.watchdog.target}\n" if emulator.watchdog else ""
             storage = f"stored in {data_dir}" if data_dir else "in memory"
             print(
                 f"Cloud Monitoring emulator ready, {storage}, time x{time_scale}\n"
                 f"  gRPC     {emulator.grpc_address}\n"
                 f"  REST     {emulator.http_url}/v3/\n"
                 f"  PagerDuty{' ':1}{emulator.http_url}/v2/enqueue\n"
-                f"  console  {emulator.http_url}/\n\n"
+                f"  console  {emulator.http_url}/\n"
+                f"{watched}\n"
                 f"export MONITORING_EMULATOR_HOST={emulator.grpc_address}\n"
                 f"export CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING={emulator.http_url}/\n"
                 "export CLOUDSDK_AUTH_DISABLE_CREDENTIALS=true",
@@ -172,6 +179,21 @@ def serve(
     smtp_sender: Annotated[
         str, typer.Option(help="Sender of mails.", envvar="SMTP_SENDER")
     ] = "alerting-noreply@localhost",
+    watchdog: Annotated[
+        str | None,
+        typer.Option(
+            help="Dead-man's switch that is told as long as policies are evaluated and "
+            "notifications delivered: an address that takes a POST, such as "
+            "https://hc-ping.com/UUID, or projects/ID/notificationChannels/ID.",
+            envvar="WATCHDOG_TARGET",
+            metavar="URL|CHANNEL",
+            show_default="nobody is told",
+            show_envvar=True,
+        ),
+    ] = None,
+    watchdog_interval: Annotated[
+        float, typer.Option(help="Seconds of real time between tellings of the watchdog.", min=1)
+    ] = 60,
     seed: Annotated[
         Path | None,
         typer.Option(
@@ -217,6 +239,8 @@ def serve(
         events_url=pagerduty_events_url,
         smtp_url=smtp_url,
         smtp_sender=smtp_sender,
+        watchdog=watchdog,
+        watchdog_interval=watchdog_interval,
         seed=seed,
         manual_clock=manual_clock,
         descriptor_delay=descriptor_delay,

@@ -10,6 +10,7 @@ from speakfit.clock import from_ns
 
 if TYPE_CHECKING:
     from speakfit.emulator.server import Emulator
+    from speakfit.emulator.watchdog import Watchdog
 
 _REFRESH_SECONDS = 2
 _MAX_ROWS = 100
@@ -58,6 +59,7 @@ _STATE_COLOURS = {
     "critical": "red",
     "error": "red",
     "warning": "amber",
+    "cannot be evaluated": "red",
     "not evaluated here": "amber",
     "partly evaluated": "amber",
 }
@@ -108,6 +110,8 @@ def _policy_rows(emulator: Emulator, firing: Mapping[str, int]) -> list[list[str
             continue
         if not policy.enabled.value:
             state = "disabled"
+        elif name in emulator.evaluator.failed:
+            state = "cannot be evaluated"
         elif firing.get(name):
             state = "firing"
         elif spec is None or not any(condition.evaluated for condition in spec.conditions):
@@ -189,6 +193,12 @@ def _fact(name: str, value: str) -> str:
     return f"<span>{escape(name)} <b>{escape(value)}</b></span>"
 
 
+def _watched(watchdog: Watchdog) -> str:
+    told = "" if watchdog.told_ns is None else f"told of {_clock_text(watchdog.told_ns)}"
+    silent = f"silent: {watchdog.problem}" if watchdog.problem else ""
+    return ", ".join(filter(None, (silent, told))) or "not told yet"
+
+
 def console_page(emulator: Emulator) -> str:
     """Policies, incidents and pages as HTML; times are policy time, UTC."""
     incidents = emulator.incidents()
@@ -209,6 +219,8 @@ def console_page(emulator: Emulator) -> str:
         _fact("gRPC", emulator.grpc_address),
         _fact("HTTP", emulator.http_address),
     ]
+    if emulator.watchdog is not None:
+        facts.append(_fact(f"watchdog to {emulator.watchdog.target}", _watched(emulator.watchdog)))
     sections = [
         (
             "Pages",

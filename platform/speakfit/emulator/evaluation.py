@@ -22,6 +22,7 @@ from speakfit.emulator.backend import Backend
 from speakfit.emulator.naming import new_incident_id
 from speakfit.emulator.notification import closed_webhook, mail_of, trigger_of, webhook_of
 from speakfit.emulator.snoozes_service import Silence
+from speakfit.emulator.watchdog import Watchdog
 from speakfit.engine.incidents import (
     Event,
     Incident,
@@ -94,6 +95,7 @@ class Evaluator:
         retention: timedelta,
         client_url: str,
         notify: Callable[[], None],
+        watchdog: Watchdog | None = None,
     ) -> None:
         """`notify` is called after notifications have been queued."""
         self._backend = backend
@@ -104,10 +106,12 @@ class Evaluator:
         self._retention = _ns(retention)
         self._client_url = client_url
         self._notify = notify
+        self._watchdog = watchdog
         self._running = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._rounds = 0
+        self._failed: frozenset[str] = frozenset()
         self._states: dict[str, PolicyState] = {}
         for name, body in self._store.documents(_STATES):
             try:
@@ -149,6 +153,11 @@ class Evaluator:
     def last_ns(self) -> int | None:
         """The latest evaluated policy time."""
         return self._last
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Policies that the latest evaluation failed for: their silence says nothing."""
+        return self._failed
 
     def incidents(self) -> list[dict[str, Any]]:
         """All incidents, newest first, without the keys they were sent under."""
@@ -206,6 +215,7 @@ class Evaluator:
                 return 0
             outcomes = []
             present = set()
+            failed: set[str] = set()
             for name, spec, changed_ns in self._backend.policies.specs():
                 present.add(name)
                 if spec is None:
@@ -216,11 +226,16 @@ class Evaluator:
                     )
                 except Exception:
                     # One policy that cannot be evaluated must not silence the others.
+                    failed.add(name)
                     _LOG.exception("policy %s could not be evaluated", name)
+            self._failed = frozenset(failed)
             self._record(outcomes, gone=set(self._states) - present, until_ns=times[-1])
             if self._rounds % _RETENTION_EVERY == 0:
                 self._backend.points.forget_before(self._clock.now_ns() - self._retention)
             self._rounds += 1
+            if self._watchdog is not None:
+                # Last, so that nobody hears that all is well before it was.
+                self._watchdog.round(times, failed=len(failed))
             return len(times)
 
     def _replay(

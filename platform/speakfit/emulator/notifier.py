@@ -21,6 +21,7 @@ from speakfit.emulator.store import Store
 _LOG = logging.getLogger("speakfit.emulator")
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+_NEVER_NS = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +161,14 @@ class Notifier:
 
     def _try(self, number: int, body: str, attempts: int) -> bool:
         """One attempt; True when the notification is done with."""
+        stored = json.loads(body)
+        if time.time_ns() > stored.get("expiresNs", _NEVER_NS):
+            self._store.set_notification(
+                number, state="expired", attempts=attempts, error="It came too late to be told."
+            )
+            return True
         try:
-            deliver(json.loads(body), events_url=self._events_url, mail=self._mail)
+            deliver(stored, events_url=self._events_url, mail=self._mail)
         except REFUSALS as error:
             if error.retry:
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempts, 10))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from speakfit.emulator.delivery import MailServer
 from speakfit.emulator.pagerduty_endpoint import PagerDutyService
+from speakfit.emulator.watchdog import WatchdogTarget
 
 DEFAULT_PORT = 8085
 
@@ -47,3 +48,9 @@ class EmulatorOptions:
 
     descriptor_delay: timedelta = timedelta(0)
     """How long a metric descriptor takes to appear and to go; in the cloud it is some seconds."""
+
+    watchdog: WatchdogTarget | None = None
+    """Who is told that evaluation and delivery go on."""
+
+    watchdog_interval: timedelta = timedelta(seconds=60)
+    """How often; real time, but not more often than there is an evaluation."""

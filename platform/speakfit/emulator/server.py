@@ -22,6 +22,7 @@ from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
 from speakfit.emulator.seed import load as load_seed
 from speakfit.emulator.store import Store
+from speakfit.emulator.watchdog import Watchdog
 from speakfit.errors import FailedPrecondition, InvalidArgument, SettingsError, StackError
 
 _GRPC_THREADS = 512
@@ -161,6 +162,17 @@ class Emulator:
             events_url=options.pagerduty_events_url or self.http_url,
             mail=options.mail,
         )
+        self.watchdog: Watchdog | None = None
+        if options.watchdog is not None:
+            self.watchdog = Watchdog(
+                target=options.watchdog,
+                interval=options.watchdog_interval,
+                store=store,
+                clock=self.clock,
+                route=self.backend.channels.route,
+                client_url=f"{self.http_url}/",
+                notify=self.notifier.wake,
+            )
         self.evaluator = Evaluator(
             backend=self.backend,
             period=options.evaluation_period,
@@ -168,6 +180,7 @@ class Emulator:
             retention=options.retention,
             client_url=f"{self.http_url}/",
             notify=self.notifier.wake,
+            watchdog=self.watchdog,
         )
         self._http = uvicorn.Server(
             uvicorn.Config(

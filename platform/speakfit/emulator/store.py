@@ -229,16 +229,22 @@ class Store:
                 (incident, channel, body),
             )
 
+    def drop_notifications(self, incident: str) -> None:
+        """Forget all notifications of an incident, sent or not."""
+        with self.transaction():
+            self._db.execute("DELETE FROM notifications WHERE incident = ?", (incident,))
+
     def notifications(
-        self, state: str | None = None
+        self, state: str | None = None, *, incident: str | None = None
     ) -> list[tuple[int, str, str, str, str, int, str]]:
         """(id, incident, channel, body, state, attempts, error), oldest first."""
         with self.lock:
             return list(
                 self._db.execute(
                     "SELECT id, incident, channel, body, state, attempts, error FROM notifications "
-                    "WHERE ?1 IS NULL OR state = ?1 ORDER BY id",
-                    (state,),
+                    "WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR incident = ?2) "
+                    "ORDER BY id",
+                    (state, incident),
                 )
             )
 

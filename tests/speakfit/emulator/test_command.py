@@ -115,3 +115,4 @@ def test_wrong_options_are_refused_without_showing_a_key() -> None:
     assert "shortkey" not in errors
     assert "No such option" in _failing("--colour", code=64)
     assert "serves this machine only" in _failing("--host-port", "0.0.0.0:8085")
+    assert "where: --watchdog" in _failing("--watchdog", "hc-ping.com/uuid")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from email import message_from_string
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +16,7 @@ from google.api_core.exceptions import InvalidArgument
 from speakfit.emulator.delivery import MailServer
 from speakfit.errors import SettingsError
 from tests.speakfit.emulator.bench import PROJECT, Bench
-
-
-class _Hook:
-    """A receiver of webhooks; `status` is what it answers."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.got: list[tuple[str, str, dict[str, Any]]] = []
-        hook = self
-
-        class Receive(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
-                if hook.status == 200:
-                    allowed = self.headers.get("Authorization", "")
-                    hook.got.append((self.path, allowed, json.loads(raw)))
-                self.send_response(hook.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_args: object) -> None:
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Receive)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-
-@contextmanager
-def _serving(server: socketserver.BaseServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def hook() -> Iterator[_Hook]:
-    made = _Hook()
-    with _serving(made.server):
-        yield made
+from tests.speakfit.emulator.hook import Hook, serving
 
 
 class _Mailbox(socketserver.ThreadingTCPServer):
@@ -112,7 +65,7 @@ def _channel(bench: Bench, kind: str, **labels: str) -> str:
     return str(made.name)
 
 
-def test_a_webhook_is_told_of_opening_and_closing_in_schema_1_2(bench: Bench, hook: _Hook) -> None:
+def test_a_webhook_is_told_of_opening_and_closing_in_schema_1_2(bench: Bench, hook: Hook) -> None:
     bench.write(bench.series(1, queue="main"))
     channels = [
         _channel(
@@ -143,7 +96,7 @@ def test_a_webhook_is_told_of_opening_and_closing_in_schema_1_2(bench: Bench, ho
 
 
 def test_a_webhook_that_is_down_is_told_later_and_one_that_refuses_is_reported(
-    tmp_path: Path, hook: _Hook
+    tmp_path: Path, hook: Hook
 ) -> None:
     hook.status = 503
     with Bench(data_dir=tmp_path) as bench:
@@ -165,7 +118,7 @@ def test_a_webhook_that_is_down_is_told_later_and_one_that_refuses_is_reported(
 def test_a_mail_is_sent_and_waits_while_the_server_says_later() -> None:
     box = _Mailbox()
     server = MailServer(host="127.0.0.1", port=box.server_address[1], sender="alerts@test")
-    with _serving(box), Bench(mail=server) as bench:
+    with serving(box), Bench(mail=server) as bench:
         bench.write(bench.series(1))
         bench.create(notification_channels=[_channel(bench, "email", email_address="on-call@test")])
         box.reply = "451 later"
@@ -196,7 +149,7 @@ def test_channels_that_nothing_is_delivered_to_are_shown_so(bench: Bench) -> Non
         _channel(bench, "webhook_tokenauth", url="file:///etc/passwd")
 
 
-def test_a_channel_is_reminded_while_an_incident_stays_open(bench: Bench, hook: _Hook) -> None:
+def test_a_channel_is_reminded_while_an_incident_stays_open(bench: Bench, hook: Hook) -> None:
     bench.write(bench.series(1))
     channel = _channel(bench, "webhook_tokenauth", url=hook.url)
     strategy = {
