@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from itertools import combinations
 from typing import Any
 
 from google.cloud import monitoring_dashboard_v1
@@ -13,11 +14,24 @@ from google.protobuf import empty_pb2
 from speakfit.emulator.listing import page
 from speakfit.emulator.naming import check_name, project_of
 from speakfit.emulator.store import Store
+from speakfit.emulator.unpublished import extras
 from speakfit.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 
 _COLLECTION = "dashboards"
 _MAX_COLUMNS = 48
 _MAX_LABELS = 64
+_MAX_WIDGETS = 100
+"""Tiles of a dashboard (GoogleCloudPlatform/monitoring-dashboard-samples#1011)."""
+
+_TURNS = "single_view_group"
+"""A tile over others of which one is shown at a time."""
+
+_GROUPS = frozenset({_TURNS, "collapsible_group"})
+"""Tiles that lie over others."""
+
+_VISIBILITY = "visibilityCondition"
+"""Such tiles are shown in turns too."""
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _Dashboard = monitoring_dashboard_v1.Dashboard.pb()
@@ -37,6 +51,58 @@ def _etag(dashboard: Any) -> str:
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:32]
 
 
+def _wrong(field: str, rule: str) -> InvalidArgument:
+    # Paths of dashboards begin below the dashboard, unlike those of policies (seen in issues).
+    return InvalidArgument(f"Field {field} has an invalid value: {rule}")
+
+
+def _widgets(dashboard: Any) -> list[Any]:
+    mosaic, rows, columns = dashboard.mosaic_layout, dashboard.row_layout, dashboard.column_layout
+    return [
+        *dashboard.grid_layout.widgets,
+        *(tile.widget for tile in mosaic.tiles),
+        *(widget for part in (*rows.rows, *columns.columns) for widget in part.widgets),
+    ]
+
+
+def _check_mosaic(mosaic: Any) -> None:
+    """Tiles lie inside the columns, and beside each other unless they are shown in turns."""
+    if not 1 <= mosaic.columns <= _MAX_COLUMNS:
+        raise _wrong("mosaicLayout.columns", f"must be between 1 and {_MAX_COLUMNS}.")
+    for index, tile in enumerate(mosaic.tiles):
+        field = f"mosaicLayout.tiles[{index}]"
+        if tile.x_pos < 0 or tile.y_pos < 0 or tile.width < 1 or tile.height < 1:
+            raise _wrong(
+                field,
+                "a tile needs a position that is not negative and a positive width and height.",
+            )
+        if tile.x_pos + tile.width > mosaic.columns:
+            raise _wrong(f"{field}.width", f"the tile ends right of the {mosaic.columns} columns.")
+    groups = [tile for tile in mosaic.tiles if tile.widget.WhichOneof("content") == _TURNS]
+    plain = [
+        (index, tile)
+        for index, tile in enumerate(mosaic.tiles)
+        if tile.widget.WhichOneof("content") not in _GROUPS
+        and _VISIBILITY not in extras(tile.widget)
+    ]
+    for (first, one), (second, other) in combinations(plain, 2):
+        if _overlap(one, other) and not any(
+            _overlap(group, one) and _overlap(group, other) for group in groups
+        ):
+            raise _wrong(
+                f"mosaicLayout.tiles[{second}]", f"the tile overlaps the tile of index {first}."
+            )
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    return bool(
+        one.x_pos < other.x_pos + other.width
+        and other.x_pos < one.x_pos + one.width
+        and one.y_pos < other.y_pos + other.height
+        and other.y_pos < one.y_pos + one.height
+    )
+
+
 class DashboardsService:
     """Dashboards of all projects."""
 
@@ -50,35 +116,20 @@ class DashboardsService:
     @staticmethod
     def _check(dashboard: Any) -> None:
         if not dashboard.display_name:
-            raise InvalidArgument("Field dashboard.displayName had an invalid value: must be set.")
+            raise _wrong("displayName", "must be set.")
         if len(dashboard.labels) > _MAX_LABELS:
-            raise InvalidArgument.of_field(
-                "dashboard.labels",
-                len(dashboard.labels),
-                f"At most {_MAX_LABELS} labels are allowed.",
+            raise _wrong("labels", f"at most {_MAX_LABELS} labels are allowed.")
+        layout = dashboard.WhichOneof("layout")
+        if layout is None:
+            raise InvalidArgument("A dashboard must have a layout.")
+        count = len(_widgets(dashboard))
+        if count > _MAX_WIDGETS:
+            raise _wrong(
+                f"{layout.partition('_')[0]}Layout",
+                f"{count} widgets are more than the {_MAX_WIDGETS} that a dashboard may have.",
             )
-        if dashboard.WhichOneof("layout") != "mosaic_layout":
-            return
-        mosaic = dashboard.mosaic_layout
-        if not 1 <= mosaic.columns <= _MAX_COLUMNS:
-            raise InvalidArgument.of_field(
-                "dashboard.mosaicLayout.columns",
-                mosaic.columns,
-                f"must be between 1 and {_MAX_COLUMNS}.",
-            )
-        for index, tile in enumerate(mosaic.tiles):
-            field = f"dashboard.mosaicLayout.tiles[{index}]"
-            if tile.x_pos < 0 or tile.y_pos < 0 or tile.width < 1 or tile.height < 1:
-                raise InvalidArgument(
-                    f"Field {field} had an invalid value: a tile needs a position that is not "
-                    "negative and a positive width and height."
-                )
-            if tile.x_pos + tile.width > mosaic.columns:
-                raise InvalidArgument.of_field(
-                    f"{field}.width",
-                    tile.width,
-                    f"the tile ends right of the {mosaic.columns} columns.",
-                )
+        if layout == "mosaic_layout":
+            _check_mosaic(dashboard.mosaic_layout)
 
     def _find(self, name: str) -> Any:
         check_name(name, _COLLECTION)
@@ -108,15 +159,9 @@ class DashboardsService:
         identity = dashboard.name.rpartition("/")[2]
         # A dashboard that was exported elsewhere names its project by number.
         if owner != project and not owner.isdigit():
-            raise InvalidArgument.of_field(
-                "dashboard.name", dashboard.name, f"the project must be {project}."
-            )
+            raise _wrong("name", f"the project must be {project}.")
         if not _ID.fullmatch(identity):
-            raise InvalidArgument.of_field(
-                "dashboard.name",
-                dashboard.name,
-                "the id may hold letters, digits, dashes and underscores only.",
-            )
+            raise _wrong("name", "the id may hold letters, digits, dashes and underscores only.")
         dashboard.name = f"projects/{project}/{_COLLECTION}/{identity}"
         with self._lock:
             if dashboard.name in self._dashboards:

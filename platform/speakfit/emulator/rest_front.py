@@ -27,6 +27,10 @@ _UNKNOWN_FIELD = re.compile(r'has no field named "(?P<field>[^"]*)"(?: at "(?P<a
 _ONEOF = re.compile(
     r'should not have multiple "(?P<oneof>\w+)" oneof fields(?: at "(?P<at>[^"]*)")?'
 )
+_ENUM = re.compile(
+    r"Invalid enum value (?P<value>.+?) for enum type (?P<type>[\w.]+)"
+    r"(?: at (?P<at>[\w.\[\]]+?))?\.*$"
+)
 _DASHBOARDS = "google.monitoring.dashboard.v1."
 _FIELD_MASK = "google.protobuf.FieldMask"
 
@@ -57,6 +61,12 @@ def _json_text(error: Exception, body: str) -> str:
         return (
             f"Invalid value at '{place(oneof.group('at'))}' (oneof), oneof field "
             f"'{oneof.group('oneof')}' is already set."
+        )
+    enum = _ENUM.search(text)
+    if enum:
+        return (
+            f"Invalid value at '{place(enum.group('at'))}' (type.googleapis.com/"
+            f'{enum.group("type")}), "{enum.group("value")}"'
         )
     return f"Invalid JSON payload received. {text}"
 
@@ -132,7 +142,8 @@ def _bind_body(route: Route, message: Any, raw: bytes) -> None:
     keeps = route.rpc.startswith(_DASHBOARDS)
     try:
         json_format.ParseDict(
-            unpublished.published(body, target.DESCRIPTOR) if keeps else body, target
+            unpublished.published(body, target.DESCRIPTOR, at=route.body) if keeps else body,
+            target,
         )
         if keeps:
             unpublished.attach(body, target)

@@ -164,7 +164,7 @@ def read(url):
 def test_one(monitoring_emulator, pagerduty_emulator):
     assert os.environ["MONITORING_EMULATOR_HOST"] == monitoring_emulator.grpc_address
     url = monitoring_emulator.http_url + "/v1/projects/p/dashboards"
-    urlopen(url, data=b'{"displayName": "Board"}', timeout=10).close()
+    urlopen(url, data=b'{"displayName": "Board", "gridLayout": {}}', timeout=10).close()
     assert len(read(url)["dashboards"]) == 1
     assert read(pagerduty_emulator + "/incidents")["incidents"] == []
     assert monitoring_emulator.advance(timedelta(minutes=2)) >= 1
