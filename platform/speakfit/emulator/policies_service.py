@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from google.cloud import monitoring_v3
@@ -15,7 +15,7 @@ from speakfit.emulator.masks import apply_mask, masked_names
 from speakfit.emulator.naming import check_name, new_number, project_of
 from speakfit.emulator.resources import POLICY_RESOURCES
 from speakfit.emulator.store import Store
-from speakfit.emulator.system_metrics import guesses
+from speakfit.emulator.system_metrics import guessed
 from speakfit.engine.objectives import Objective
 from speakfit.engine.points import Descriptor
 from speakfit.engine.policies import AlertPolicySpec, parse_policy
@@ -113,25 +113,13 @@ class PoliciesService:
         for output_only in ("creationRecord", "mutationRecord", "validity"):
             body.pop(output_only, None)
 
-        refused: WireError | None = None
-        for guess in guesses(body):
-
-            def lookup(
-                metric_type: str, guess: Mapping[str, Descriptor] = guess
-            ) -> Descriptor | None:
-                return self._descriptor(project, metric_type) or guess.get(metric_type)
-
-            try:
-                return parse_policy(
-                    body,
-                    descriptors=lookup,
-                    resource_types=POLICY_RESOURCES,
-                    objectives=lambda name: self._objective(project, name),
-                )
-            except WireError as error:
-                refused = refused or error
-        assert refused is not None
-        raise refused
+        guess = guessed(body)
+        return parse_policy(
+            body,
+            descriptors=lambda name: self._descriptor(project, name) or guess.get(name),
+            resource_types=POLICY_RESOURCES,
+            objectives=lambda name: self._objective(project, name),
+        )
 
     def _parse_stored(self, policy: Any) -> AlertPolicySpec | None:
         """The spec of a policy that was valid once; None when its metric is gone since."""

@@ -1,6 +1,6 @@
 """The monitored resource types the emulator knows, as data.
 
-Labels are those of Google's monitored resource list
+Names and labels are those of Google's list of 2026-04-10
 (https://cloud.google.com/monitoring/api/resources); user metrics may be written only to some.
 """
 
@@ -102,32 +102,43 @@ USER_METRIC_RESOURCES = tuple(sorted(t.type for t in RESOURCE_TYPES.values() if 
 """What `monitoredResourceTypes` of a user-written metric lists."""
 
 _OTHER_NAMES = """
-    api app_script_function assistant_action autoscaler aws_alb_load_balancer
-    aws_cloudfront_distribution aws_dynamodb_table aws_ebs_volume aws_elasticache_cluster
-    aws_elb_load_balancer aws_emr_cluster aws_kinesis_stream aws_lambda_function aws_rds_database
-    aws_redshift_cluster aws_s3_bucket aws_ses aws_sns_topic aws_sqs_queue bigquery_biengine_model
-    bigquery_dataset bigquery_dts_config bigquery_dts_run bigquery_project bigquery_resource
-    bigquery_table bigtable_cluster bigtable_table build cloud_composer_environment
-    cloud_composer_workflow cloud_dataproc_batch cloud_dataproc_cluster cloud_dataproc_job
-    cloud_dataproc_session cloud_dlp_project cloud_scheduler_job cloud_tasks_queue
-    cloudiot_device_registry cloudkms_cryptokey cloudkms_cryptokeyversion cloudkms_keyring
-    cloudml_job cloudml_model_version cloudsql_instance_database consumed_api consumer_quota
-    csr_repository datastore_database datastore_request dns_query filestore_instance
-    firebase_domain firebase_namespace firestore_database firestore_instance gce_autoscaler
-    gce_backend_service gce_disk gce_firewall_rule gce_instance_group gce_instance_group_manager
-    gce_network gce_network_region gce_project gce_router gce_subnetwork gce_zone_network_health
-    healthcare_dataset hybrid_nat_gateway identity_platform instance_group interconnect
-    interconnect_attachment internal_http_lb_rule internal_network_lb_rule internal_tcp_lb_rule
-    internal_udp_lb_rule istio_canonical_service k8s_control_plane_component k8s_entity k8s_scale
-    k8s_service knative_broker knative_revision knative_trigger l7_lb_rule logging_bucket
-    logging_exclusion logging_log logging_sink managed_service microsoft_ad_domain ml_job
-    nat_gateway network_security_policy organization project producer_quota pubsub_snapshot
+    anthos_l4lb api app_script_function assistant_action assistant_action_project
+    audited_resource autoscaler aws_alb_load_balancer aws_cloudfront_distribution
+    aws_elasticache_cluster aws_lambda_function aws_rds_database aws_s3_bucket aws_sqs_queue
+    bigquery_biengine_model bigquery_dataset bigquery_dts_config bigquery_project
+    bigtable_backup bigtable_cluster bigtable_materialized_view bigtable_table build
+    cloud_composer_environment cloud_composer_workflow cloud_composer_workload
+    cloud_dataproc_batch cloud_dataproc_cluster cloud_dataproc_job cloud_dataproc_session
+    cloud_dlp_project cloud_osconfig_patch_job cloud_run_worker_pool cloud_scheduler_job
+    cloud_tasks_queue cloudml_job cloudml_model_version cloudsql_instance_database consumed_api
+    consumed_mcp_api consumer_quota csr_repository dataflow_worker datastore_request
+    dell_emc_cloud_onefs_cluster deprecated_resource dns_managed_zone dns_policy dns_query
+    dns_resource_record_set dns_response_policy dns_response_policy_rule filestore_instance
+    firebase_auth firebase_domain firebase_namespace firestore_instance gateway_scope
+    gce_backend_service gce_disk gce_forwarding_rule gce_network gce_network_endpoint_group
+    gce_network_region gce_node_group gce_node_template gce_resource_policy gce_router
+    gce_service_attachment gce_subnetwork gce_zone_network_health google_service_gce_client
+    healthcare_pipeline_job http_external_regional_lb_rule iam_service_account
+    identitytoolkit_project identitytoolkit_tenant instance_group interconnect
+    interconnect_attachment internal_http_lb_rule internal_tcp_lb_rule internal_udp_lb_rule
+    istio_canonical_service istio_control_plane k8s_control_plane_component k8s_entity
+    k8s_node_pool k8s_scale k8s_service knative_broker knative_revision knative_trigger
+    l4_proxy_rule l7_lb_rule load_balancer_backend logging_bucket logging_exclusion logging_sink
+    memcache_node mesh metric microsoft_ad_domain nat_gateway netapp_cloud_volume
+    network_security_policy processor_version produced_api producer_quota pubsub_snapshot
     pubsublite_reservation pubsublite_subscription_partition pubsublite_topic_partition
-    recommender redis_cluster service_account spanner_instance storage_transfer_job
-    tcp_ssl_proxy_rule testservice_matrix threat_detector tpu_worker transfer_service_agent
-    uptime_url video_intelligence vpc_access_connector vpn_gateway vpn_tunnel
+    recommender recommender_insight_type servicedirectory_namespace servicedirectory_service
+    spanner_instance storage_transfer_job tcp_lb_rule tcp_ssl_proxy_rule threat_detector
+    tpu_worker transfer_service_agent udp_lb_rule vpc_access_connector vpn_gateway vpn_tunnel
+    wire_endpoint
     """
-_OTHER_TYPES = frozenset(_OTHER_NAMES.split())
+_RETIRED_NAMES = """
+    aws_dynamodb_table aws_ebs_volume aws_elb_load_balancer aws_emr_cluster aws_kinesis_stream
+    aws_redshift_cluster aws_ses aws_sns_topic cloudiot_device cloudiot_device_registry
+    """
+"""Types that older copies of the list have; policies on them may still exist."""
+
+_OTHER_TYPES = frozenset((*_OTHER_NAMES.split(), *_RETIRED_NAMES.split()))
 """Types without a service name that policies may filter on; their labels are not kept here."""
 
 _SERVICE_TYPE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/[A-Z][A-Za-z0-9_]*")

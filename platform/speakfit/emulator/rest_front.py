@@ -32,6 +32,7 @@ _ENUM = re.compile(
     r"(?: at (?P<at>[\w.\[\]]+?))?\.*$"
 )
 _DASHBOARDS = "google.monitoring.dashboard.v1."
+_DURATION = "google.protobuf.Duration"
 _FIELD_MASK = "google.protobuf.FieldMask"
 
 
@@ -138,17 +139,51 @@ def _bind_body(route: Route, message: Any, raw: bytes) -> None:
     if not isinstance(body, dict):
         raise InvalidArgument("Invalid JSON payload received. The body must be a JSON object.")
     target = message if route.body == "*" else getattr(message, route.body)
-    target.SetInParent()
-    keeps = route.rpc.startswith(_DASHBOARDS)
     try:
-        json_format.ParseDict(
-            unpublished.published(body, target.DESCRIPTOR, at=route.body) if keeps else body,
-            target,
-        )
-        if keeps:
-            unpublished.attach(body, target)
+        try:
+            _fill(target, body, route)
+        except json_format.ParseError:
+            spelled = _spelled(body, target.DESCRIPTOR)
+            if spelled == body:
+                raise
+            target.Clear()
+            _fill(target, spelled, route)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise InvalidArgument(_json_text(error, route.body)) from error
+
+
+def _fill(target: Any, body: dict[str, Any], route: Route) -> None:
+    target.SetInParent()
+    if not route.rpc.startswith(_DASHBOARDS):
+        json_format.ParseDict(body, target)
+        return
+    json_format.ParseDict(unpublished.published(body, target.DESCRIPTOR, at=route.body), target)
+    unpublished.attach(body, target)
+
+
+def _spelled(value: Any, descriptor: Any) -> Any:
+    """JSON with its durations as text, where they are objects of seconds and nanos.
+
+    Google's page on policies about objectives writes them so; json_format does not read it.
+    """
+    if isinstance(value, list):
+        return [_spelled(item, descriptor) for item in value]
+    if not isinstance(value, dict) or descriptor is None:
+        return value
+    if descriptor.full_name == _DURATION:
+        try:
+            seconds, nanos = int(value.get("seconds", 0)), int(value.get("nanos", 0))
+        except (TypeError, ValueError):
+            return value
+        known = value.keys() <= {"seconds", "nanos"} and 0 <= nanos < 10**9
+        return f"{seconds}.{nanos:09d}s" if known else value
+    if descriptor.GetOptions().map_entry:
+        return value
+    found = {}
+    for name, item in value.items():
+        field = _field(descriptor, name)
+        found[name] = item if field is None else _spelled(item, field.message_type)
+    return found
 
 
 def _bind_path(message: Any, groups: dict[str, str]) -> None:

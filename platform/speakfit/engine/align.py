@@ -29,7 +29,7 @@ from speakfit.engine.points import (
 from speakfit.errors import InvalidArgument
 
 NS_PER_SECOND = 1_000_000_000
-_SMOOTHING_NS = 600 * NS_PER_SECOND
+SMOOTHING_NS = 600 * NS_PER_SECOND
 """ALIGN_PERCENT_CHANGE first takes a ten-minute moving mean."""
 _EVEN = 64
 """So many windows that move on evenly are worth slices of their own."""
@@ -638,8 +638,8 @@ def _interpolated(series: Series, period_ns: int, at: Ints) -> Floats:
 def _percent_change(series: Series, period_ns: int, at: Ints) -> Floats:
     kept = series.numbers >= 0
     end, values = series.end_ns[kept], series.numbers[kept]
-    current = _mean(values, Grid(end, at).windows(_SMOOTHING_NS))
-    previous = _mean(values, Grid(end, at - period_ns).windows(_SMOOTHING_NS))
+    current = _mean(values, Grid(end, at).windows(SMOOTHING_NS))
+    previous = _mean(values, Grid(end, at - period_ns).windows(SMOOTHING_NS))
     with np.errstate(divide="ignore", invalid="ignore"):
         change = (current - previous) / previous * 100.0
     return np.where((current == 0) & (previous == 0), 0.0, change)

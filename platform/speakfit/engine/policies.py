@@ -36,6 +36,7 @@ from speakfit.engine.objectives import (
 from speakfit.engine.points import Descriptor, ValueType
 from speakfit.engine.reduce import Aggregation, Reducer, parse_aggregation, reduced_type
 from speakfit.engine.wire import (
+    camel,
     parse_bool,
     parse_duration,
     parse_enum,
@@ -871,7 +872,7 @@ def parse_policy(
             len(raw),
             f"A policy must have from 1 to {MAX_CONDITIONS} conditions.",
         )
-    present = [set(one) if isinstance(one, Mapping) else set() for one in raw]
+    present = [{camel(name) for name in one} if isinstance(one, Mapping) else set() for one in raw]
     if len(raw) > 1 and any(ConditionKind.LOG in names for names in present):
         raise InvalidArgument(
             "Alert policies with a log matching condition can only have a single condition."

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from speakfit.engine.align import (
+    SMOOTHING_NS,
     Aligner,
     Column,
     Grids,
@@ -467,7 +468,10 @@ def _in_steps(
     """
     *before, last = steps
     inner_ns = before[-1].period_ns
-    reach = -(-last.period_ns // inner_ns)
+    length = last.period_ns
+    if last.aligner is Aligner.ALIGN_PERCENT_CHANGE:
+        length += SMOOTHING_NS
+    reach = -(-length // inner_ns)
     gathered: dict[SeriesKey, Column] = {}
     for phase in np.unique(at_ns % inner_ns):
         chosen = np.flatnonzero(at_ns % inner_ns == phase)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from speakfit.errors import InvalidArgument
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
+_NUMBER = re.compile(r"-?\d{1,300}(\.\d{1,300})?([eE][+-]?\d{1,2})?")
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s")
 
 
@@ -85,9 +86,11 @@ def parse_bool(value: object, *, field: str, default: bool = False) -> bool:
 
 
 def parse_number(value: object, *, field: str) -> float:
-    """A double; JSON may write NaN and the infinities as text, which no threshold can be."""
+    """A double; JSON may write it as text, but NaN and the infinities are no threshold."""
     if value is None:
         return 0.0
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     raise InvalidArgument(f"Invalid value at '{field}' (TYPE_DOUBLE), \"{value}\"")
@@ -106,19 +109,24 @@ def parse_integer(value: object, *, field: str) -> int:
     raise InvalidArgument(f"Invalid value at '{field}' (TYPE_INT32), \"{value}\"")
 
 
+def camel(name: str) -> str:
+    """The JSON name of a field, which JSON may also spell as the proto does."""
+    return re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), name)
+
+
 def parse_object(value: object, *, field: str, known: Collection[str]) -> Mapping[str, Any]:
-    """A JSON object that has none but the known members; unset is empty."""
+    """A JSON object, by JSON names, that has none but the known members; unset is empty."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidArgument(f"Invalid value at '{field}' (TYPE_MESSAGE), \"{value}\"")
     for name in value:
-        if name not in known:
+        if not isinstance(name, str) or camel(name) not in known:
             raise InvalidArgument(
                 f'Invalid JSON payload received. Unknown name "{name}" at '
                 f"'{field}': Cannot find field."
             )
-    return value
+    return {camel(name): item for name, item in value.items()}
 
 
 def parse_list(value: object, *, field: str) -> list[Any]:

@@ -90,7 +90,7 @@ def _lacking(sent: Any, answered: Any) -> Any:
     return sent
 
 
-def _policy(message: Any) -> Any:
+def plain_policy(message: Any) -> Any:
     bare = _canonical(message, "name", "creation_record", "mutation_record", "validity", "enabled")
     for condition in bare.conditions:
         condition.ClearField("name")
@@ -101,7 +101,7 @@ def _dashboard(message: Any) -> Any:
     return _canonical(message, "name", "etag")
 
 
-class _Rest:
+class Rest:
     """The calls of one collection over REST, answered as messages."""
 
     def __init__(self, bench: Bench, path: str, kind: Any, listed: str) -> None:
@@ -134,7 +134,7 @@ class _Rest:
         self._call("DELETE", f"/{self._path.split('/')[1]}/{name}")
 
 
-class _Policies:
+class Policies:
     """The calls on policies through the shipped gRPC client."""
 
     def __init__(self, bench: Bench) -> None:
@@ -193,7 +193,7 @@ class _Dashboards:
         self._client.delete_dashboard(request={"name": name})
 
 
-def _live(calls: Any, message: Any, bare: Callable[[Any], Any]) -> None:
+def live(calls: Any, message: Any, bare: Callable[[Any], Any]) -> None:
     """Create, read back equal, list, rename, delete."""
     made = calls.create(message)
     assert bare(made) == bare(message)
@@ -222,9 +222,9 @@ def test_a_published_policy_lives_over_grpc_and_rest(shared: Bench, path: Path) 
     _declare(shared, body)
     kind = monitoring_v3.AlertPolicy.pb()
     message = json_format.ParseDict(body, kind())
-    _live(_Policies(shared), message, _policy)
-    rest = _Rest(shared, f"/v3/{PROJECT}/alertPolicies", kind, "alertPolicies")
-    _live(rest, message, _policy)
+    live(Policies(shared), message, plain_policy)
+    rest = Rest(shared, f"/v3/{PROJECT}/alertPolicies", kind, "alertPolicies")
+    live(rest, message, plain_policy)
     status, made = shared.http("POST", f"/v3/{PROJECT}/alertPolicies", body)
     assert status == 200, made
     assert shared.http("DELETE", f"/v3/{made['name']}") == (200, {})
@@ -246,5 +246,5 @@ def test_a_published_dashboard_lives_over_grpc_and_rest(shared: Bench, path: Pat
     assert shared.http("DELETE", f"/v1/{made['name']}") == (200, {})
     over_grpc.ClearField("name")
     over_grpc.ClearField("etag")
-    _live(_Dashboards(shared), over_grpc, _dashboard)
-    _live(_Rest(shared, f"/v1/{PROJECT}/dashboards", kind, "dashboards"), strict, _dashboard)
+    live(_Dashboards(shared), over_grpc, _dashboard)
+    live(Rest(shared, f"/v1/{PROJECT}/dashboards", kind, "dashboards"), strict, _dashboard)

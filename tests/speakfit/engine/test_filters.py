@@ -62,6 +62,13 @@ def test_operators_and_functions_select_series(text: str, expected: bool) -> Non
     assert matched is expected
 
 
+def test_a_backslash_that_escapes_nothing_belongs_to_the_pattern() -> None:
+    for pattern in (r"5\d+", r"5\\d+"):
+        found = parse_filter(f'metric.labels.code = monitoring.regex.full_match("{pattern}")')
+        assert found.matches(KEY)
+        assert parse_filter(str(found)) == found
+
+
 def test_or_binds_tighter_than_and() -> None:
     loose = 'metric.labels.code = "503" OR metric.labels.code = "500" AND resource.type = "x"'
     assert not parse_filter(loose).matches(KEY)
