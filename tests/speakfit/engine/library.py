@@ -200,7 +200,8 @@ class _Maker:
                     'resource.label."zone"', "resource.labels.zone", "metric.label.state",
                     'metric.labels."route"', "metadata.system_labels.name",
                     'metadata.user_labels."app.kubernetes.io/name"', "resource.type",
-                    "metric.type", "project", "resource.label.project_id",
+                    "metric.type", "project", "resource.label.project_id", "resource.label.*",
+                    "metric.labels.*",
                 ],
                 self.dice.randrange(4),
             )  # fmt: skip
