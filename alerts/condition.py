@@ -18,6 +18,7 @@ from alerts.metric import MetricRecord
 from speakfit.engine.align import Aligner, aligned_type
 from speakfit.engine.conditions import ConditionKind, Trigger
 from speakfit.engine.filters import MAX_FILTER_LENGTH, Comparison, parse_filter
+from speakfit.engine.objectives import parse_selector
 from speakfit.engine.points import MetricKind, ValueType
 from speakfit.engine.policies import (
     EVALUATION_STEP,
@@ -95,7 +96,8 @@ def _check_labels(where: str, metric: MetricRecord | None, labels: Mapping[str, 
 class Signal:
     """The series a condition looks at: a metric, its resource type, and labels that must match.
 
-    `where` is for what equality cannot say: any further filter, joined by AND.
+    `where` is for what equality cannot say: any further filter, joined by AND; alone it may also be
+    a selector of a service level objective, such as `select_slo_burn_rate("NAME", "3600s")`.
     """
 
     metric: MetricRecord | None = None
@@ -117,7 +119,8 @@ class Signal:
                 f"Keep it within {MAX_FILTER_LENGTH}.",
             )
         try:
-            parse_filter(self.filter)
+            if parse_selector(self.filter, field="filter") is None:
+                parse_filter(self.filter)
         except InvalidArgument as error:
             raise refuse(f"{where}, where", error.what, "Correct the filter it names.") from error
 

@@ -41,6 +41,7 @@ from alerts.policy import (
     Severity,
 )
 from speakfit.engine.filters import All, Comparison, parse_filter
+from speakfit.engine.objectives import parse_selector
 from speakfit.engine.policies import EVALUATION_STEP, MAX_LABEL_CHARACTERS
 from speakfit.engine.wire import parse_duration
 from speakfit.errors import CatalogError, InvalidArgument
@@ -299,6 +300,8 @@ def _aggregation(body: Mapping[str, Any]) -> Aggregation:
 
 def _signal(text: str, metric_of: MetricLookup) -> Signal:
     """A filter as metric, resource and labels where equality says it, the rest as it is."""
+    if parse_selector(text, field="filter") is not None:
+        return Signal(where=text)
     expression = parse_filter(text).expression
     terms = expression.operands if isinstance(expression, All) else (expression,)
     equal: dict[tuple[str, ...], str] = {}

@@ -17,7 +17,7 @@ from google.cloud import monitoring_v3
 
 from alerts import source
 from alerts.apply import Gateway, apply_plan
-from alerts.condition import Verbatim, signals
+from alerts.condition import Threshold, Verbatim, signals
 from alerts.decode import free_subject, policy_of, same
 from alerts.metric import Metric
 from alerts.plan import desired_state, make_plan
@@ -155,6 +155,30 @@ def test_what_no_sample_says_survives_as_well() -> None:
     assert same(again[0], ODD)
     assert not same(again[0], {**ODD, "severity": "WARNING"})
     assert not same(again[0], {**ODD, "conditions": ODD["conditions"][:-1]})
+
+
+def test_a_burn_rate_that_google_computes_survives_as_a_threshold() -> None:
+    selector = 'select_slo_burn_rate("projects/p/services/s/serviceLevelObjectives/o", "3600s")'
+    body = {
+        "displayName": "Burns",
+        "combiner": "OR",
+        "conditions": [
+            {
+                "displayName": "fast",
+                "conditionThreshold": {
+                    "filter": selector,
+                    "comparison": "COMPARISON_GT",
+                    "thresholdValue": 14.4,
+                    "duration": "0s",
+                },
+            }
+        ],
+    }
+    policy = policy_of(body, subject="burns")
+    (condition,) = policy.conditions
+    assert isinstance(condition, Threshold)
+    assert (condition.signal.filter, condition.above) == (selector, 14.4)
+    assert run(source.module([policy], catalog="slo", origin="made up")).policies == (policy,)
 
 
 def test_our_own_policies_survive_word_for_word() -> None:
