@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 
+from alerts.nearest import did_you_mean
 from alerts.policy import Catalog, Policy
 from speakfit.errors import CatalogError
 
@@ -56,9 +56,8 @@ def find_policy(catalog: Catalog, policy_id: str) -> Policy:
     by_id = {policy.id: policy for policy in catalog.policies}
     if policy_id in by_id:
         return by_id[policy_id]
-    near = difflib.get_close_matches(policy_id, by_id, n=3, cutoff=0.5)
     raise CatalogError(
         f"No policy is called {policy_id!r}.",
         where=f"catalog {catalog.name}",
-        todo=f"Did you mean {' or '.join(near)}?" if near else "`python -m alerts list` has them.",
+        todo=did_you_mean(policy_id, by_id, otherwise="`python -m alerts list` has them."),
     )

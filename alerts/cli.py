@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from alerts.commands import changes, conversion, policies, runbooks
+from alerts.commands import changes, conversion, lint, policies, runbooks
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("list")(policies.list_command)
 app.command()(policies.show)
 app.command()(policies.explain)
+app.command()(lint.lint)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command("import")(conversion.import_command)

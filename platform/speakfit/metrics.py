@@ -8,6 +8,7 @@ name, dots kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -53,6 +54,9 @@ class Metric:
     buckets: tuple[float, ...] = field(default=())
     whole: bool = False
     """Values are integers: the series is INT64 in Cloud Monitoring, otherwise DOUBLE."""
+    lowest: float = 0.0
+    highest: float = math.inf
+    """No measured value lies outside these two; a threshold beyond them can never be reached."""
 
     @property
     def type(self) -> str:
@@ -141,6 +145,7 @@ DATABASE_CONNECTIONS = Metric(
     instrument=Instrument.GAUGE,
     unit="1",
     description="Connections in use as a share of those allowed, 0 to 1, all clients together.",
+    highest=1.0,
 )
 
 METRICS: tuple[Metric, ...] = (

@@ -73,6 +73,17 @@ def policies_table() -> str:
     return _table(("policy", "severity", "pages when"), policy_rows())
 
 
+def lint_rules() -> str:
+    """One section a rule of `python -m alerts lint`, from alerts.checks."""
+    from alerts.checks import all_rules
+
+    return "\n".join(
+        f"### {rule.id}\n\n**{rule.level.capitalize()}**: {rule.finds}. {rule.why}\n\n"
+        f"To do: {rule.remedy}\n"
+        for rule in all_rules()
+    )
+
+
 def command_help(module: str) -> str:
     """The `--help` of one of our commands and of each of its subcommands, as code blocks."""
     import os

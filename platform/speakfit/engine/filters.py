@@ -368,7 +368,7 @@ class Filter:
 
     def mentions(self, *path: str) -> bool:
         """Whether a selector occurs anywhere in the filter."""
-        return any(comparison.path == path for comparison in _comparisons(self.expression))
+        return any(comparison.path == path for comparison in comparisons(self.expression))
 
 
 def _pinned(expression: Expression, path: tuple[str, ...]) -> frozenset[str] | None:
@@ -390,14 +390,15 @@ def _pinned(expression: Expression, path: tuple[str, ...]) -> frozenset[str] | N
     return None
 
 
-def _comparisons(expression: Expression) -> Iterable[Comparison]:
+def comparisons(expression: Expression) -> Iterable[Comparison]:
+    """Every comparison of an expression, negated or not."""
     if isinstance(expression, Comparison):
         yield expression
     elif isinstance(expression, Negation):
-        yield from _comparisons(expression.operand)
+        yield from comparisons(expression.operand)
     else:
         for operand in expression.operands:
-            yield from _comparisons(operand)
+            yield from comparisons(operand)
 
 
 def _known_selector(path: tuple[str, ...]) -> bool:
@@ -469,7 +470,7 @@ def _parsed(text: str, field: str, any_selector: bool) -> Filter:
             ) from None
         raise
     if not any_selector:
-        for comparison in _comparisons(expression):
+        for comparison in comparisons(expression):
             if not _known_selector(comparison.path):
                 raise _refused(
                     field,
