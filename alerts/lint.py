@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from alerts.candidate import Candidate
+from alerts.checks.suppression_expired import RULE as EXPIRED
+from alerts.checks.suppression_unused import RULE as UNUSED
 from alerts.declaration import Declarations
 from alerts.encode import CHANNEL_PREFIX, known_metrics, policy_json
 from alerts.metric_facts import facts_by_type
 from alerts.policy import Catalog
 from alerts.rule import Finding, Level, Rule, Surroundings
+from alerts.suppression import Suppression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suppressed:
+    """A finding that somebody answers for."""
+
+    finding: Finding
+    by: Suppression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +30,10 @@ class Report:
     """What a lint found."""
 
     findings: tuple[Finding, ...]
+    suppressed: tuple[Suppressed, ...] = ()
     candidates: int
     """Policies that were checked."""
-    rules: int
+    rules: tuple[Rule, ...]
     """Rules that were asked."""
 
     def count(self, level: Level) -> int:
@@ -32,14 +45,80 @@ class Report:
         return any(finding.level.rank <= least.rank for finding in self.findings)
 
 
-def lint(candidates: Sequence[Candidate], rules: Sequence[Rule], around: Surroundings) -> Report:
-    """Ask every rule about every policy; findings in the order of the policies and their lines."""
+def lint(
+    candidates: Sequence[Candidate],
+    rules: Sequence[Rule],
+    around: Surroundings,
+    *,
+    suppressions: Sequence[Suppression] = (),
+    today: date,
+    complete: bool = True,
+) -> Report:
+    """Ask every rule about every policy; findings in the order of the policies.
+
+    A suppression counts until the end of its day, `today` included. Unless what is checked is
+    `complete`, one whose policies are not among them is not called unused.
+    """
     found = [
         finding
         for candidate in candidates
         for finding in sorted(_findings(candidate, rules, around), key=_order)
     ]
-    return Report(findings=tuple(found), candidates=len(candidates), rules=len(rules))
+    valid = [one for one in suppressions if not one.expired(today)]
+    kept: list[Finding] = []
+    suppressed: list[Suppressed] = []
+    for finding in found:
+        by = next((one for one in valid if one.matches(finding)), None)
+        if by is None:
+            kept.append(finding)
+        else:
+            suppressed.append(Suppressed(finding=finding, by=by))
+    asked = {rule.id for rule in rules}
+    used = {id(one.by) for one in suppressed}
+    for one in suppressions:
+        if one.expired(today):
+            if EXPIRED.id in asked:
+                kept.append(_expired(one))
+        elif (
+            UNUSED.id in asked
+            and one.rule in asked
+            and id(one) not in used
+            and (complete or any(one.about(c.id, c.origin.file) for c in candidates))
+        ):
+            kept.append(_unused(one, candidates))
+    return Report(
+        findings=tuple(kept),
+        suppressed=tuple(suppressed),
+        candidates=len(candidates),
+        rules=tuple(rules),
+    )
+
+
+def _expired(one: Suppression) -> Finding:
+    return _of_suppression(
+        one,
+        EXPIRED,
+        f"{one.rule} of {one.policy} was to be put right by {one.owner} until {one.expires} "
+        f"(reason given: {one.reason.rstrip('.')}).",
+    )
+
+
+def _unused(one: Suppression, candidates: Sequence[Candidate]) -> Finding:
+    known = any(one.about(candidate.id, candidate.origin.file) for candidate in candidates)
+    why = f"{one.rule} finds nothing there" if known else "there is no such policy"
+    return _of_suppression(one, UNUSED, f"{one.rule} of {one.policy} suppresses nothing: {why}.")
+
+
+def _of_suppression(one: Suppression, rule: Rule, text: str) -> Finding:
+    return Finding(
+        rule=rule.id,
+        level=rule.level,
+        subject=one.file,
+        file=one.file,
+        position=one.position,
+        text=text,
+        remedy=rule.remedy,
+    )
 
 
 def _findings(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,8 +24,17 @@ if TYPE_CHECKING:
 
     from alerts.lint import Report
     from alerts.rule import Rule
+    from alerts.suppression import Suppression
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+class FailOn(StrEnum):
+    """alerts.rule.Level by name: the rules themselves must not be imported for `--help`."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
 
 
 def lint(
@@ -35,19 +46,32 @@ def lint(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="RULE", help="Say what a rule is about.")
     ] = None,
+    suppressions: Annotated[
+        Path | None,
+        typer.Option(
+            "--suppressions",
+            metavar="FILE",
+            help="Findings that may stay for now.",
+            show_default="alerts-suppressions.yaml if there is one",
+        ),
+    ] = None,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="How bad a finding must be for exit code 3.")
+    ] = FailOn.ERROR,
     list_rules: Annotated[
         bool, typer.Option("--list-rules", help="List the rules, each in a line.")
     ] = False,
 ) -> None:
     """Check policies for habits that hurt.
 
-    Exit code 3 when there is an error.
+    Exit code 3 when there is a finding as bad as --fail-on or worse.
     """
     from alerts.catalog import load_catalog
     from alerts.checks import all_rules, find_rule
     from alerts.lint import catalog_candidates
     from alerts.lint import lint as run
     from alerts.rule import Level, Surroundings
+    from speakfit.clock import RealClock, from_ns
     from speakfit.settings import read_settings
 
     if explain is not None:
@@ -57,15 +81,40 @@ def lint(
         _tell_rules(console(), all_rules())
         return
     rules = [find_rule(rule, where="--rule") for rule in only] if only else all_rules()
+    allowed = _read_suppressions(suppressions)
     loaded = load_catalog(catalog)
     base = read_settings().runbook_base_url
     candidates = catalog_candidates(loaded, catalog, runbook_base_url=base)
-    around = Surroundings(candidates=candidates, runbook_base_url=base)
-    report = run(candidates, rules, around)
+    report = run(
+        candidates,
+        rules,
+        Surroundings(candidates=candidates, runbook_base_url=base),
+        suppressions=allowed,
+        today=from_ns(RealClock().now_ns()).date(),
+    )
     out = console()
     tell(out, f"Lint of catalog {loaded.name} ({catalog})")
     _tell_report(out, report)
-    raise typer.Exit(EXIT_GATE if report.fails(Level.ERROR) else EXIT_FINE)
+    raise typer.Exit(EXIT_GATE if report.fails(Level(fail_on)) else EXIT_FINE)
+
+
+def _read_suppressions(file: Path | None) -> tuple[Suppression, ...]:
+    from alerts.suppression import DEFAULT_FILE, read_suppressions
+    from speakfit.errors import CatalogError
+
+    path = file or Path(DEFAULT_FILE)
+    if file is None and not path.exists():
+        return ()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CatalogError(
+            f"The suppressions cannot be read: {reason}.",
+            where=str(path),
+            todo="Name a YAML file; docs/lint.md shows one.",
+        ) from error
+    return read_suppressions(text, file=str(path))
 
 
 def _tell_rule(out: Console, rule: Rule) -> None:
@@ -106,7 +155,9 @@ def _tell_report(out: Console, report: Report) -> None:
 def _outcome(report: Report) -> str:
     from alerts.rule import Level
 
-    asked = f"{count(report.candidates, 'policy')}, {count(report.rules, 'rule')}"
+    asked = f"{count(report.candidates, 'policy')}, {count(len(report.rules), 'rule')}"
+    if report.suppressed:
+        asked += f"; {len(report.suppressed)} suppressed"
     if not report.findings:
         return f"No findings: {asked}."
     levels = [count(report.count(level), level.value) for level in Level if report.count(level)]

@@ -6,6 +6,7 @@ SpeakFitError
 ├── StackError             a part of the local stack did not start or died
 ├── AudioError             a recording cannot be used
 ├── CatalogError           a policy, route or runbook is declared wrongly
+│   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
 ├── PagerDutyError         PagerDuty refused an event or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
@@ -71,6 +72,15 @@ class AudioError(SpeakFitError):
 
 class CatalogError(SpeakFitError):
     """A policy, route or runbook is declared wrongly."""
+
+
+class DocumentError(CatalogError):
+    """A file is not the JSON or YAML it should be; `line` and `column` are from 1."""
+
+    def __init__(self, what: str, *, file: str, line: int = 1, column: int = 1, todo: str) -> None:
+        super().__init__(what, where=f"{file}:{line}:{column}", todo=todo)
+        self.line = line
+        self.column = column
 
 
 class ApplyError(SpeakFitError):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from alerts.cli import main
 from tests.alerts.conftest import ROOT, Run
 from tests.alerts.test_transcripts import _command, _compare
 
@@ -46,6 +52,34 @@ CATALOG = Catalog(
 )
 """
 
+SUPPRESSED = """
+suppressions:
+  - rule: unreachable-threshold
+    policy: shop-*
+    reason: The metric is changed to percent with release 7.
+    owner: shop
+    expires: 2999-12-31
+"""
+EXPIRED = SUPPRESSED.replace("2999", "2025")
+UNUSED = (
+    SUPPRESSED
+    + """
+  - {rule: zero-duration, policy: "*", reason: Later., owner: shop, expires: 2999-12-31}
+  - {rule: zero-duration, policy: gone, reason: Later., owner: shop, expires: 2999-12-31}
+"""
+)
+BAD_SUPPRESSIONS = {
+    "unknown-rule": SUPPRESSED.replace("unreachable-threshold", "unreachable-treshold"),
+    "unknown-field": SUPPRESSED.replace("expires", "expire"),
+    "no-owner": SUPPRESSED.replace("    owner: shop\n", ""),
+    "no-reason": SUPPRESSED.replace("The metric is changed to percent with release 7.", '""'),
+    "no-day": SUPPRESSED.replace("2999-12-31", "2999-02-30"),
+    "no-list": "rule: zero-duration",
+    "no-mapping": "suppressions: [zero-duration]",
+    "no-yaml": "suppressions: [",
+    "bare-star": SUPPRESSED.replace("shop-*", "*"),
+}
+
 SESSIONS = {
     "lint": ["lint", "lint --catalog shop", "lint --catalog shop --rule zero-duration"],
     "lint-rules": ["lint --list-rules", "lint --explain unit-mismatch"],
@@ -53,12 +87,48 @@ SESSIONS = {
         "lint --rule unit-mismach",
         "lint --explain zzz",
         "lint --catalog no.such.module",
+        "lint --fail-on fatal",
+    ],
+    "lint-suppressions": [
+        "lint --catalog shop --suppressions suppressed.yaml",
+        "lint --catalog shop --suppressions expired.yaml",
+        "lint --catalog shop --suppressions unused.yaml",
+        "lint --catalog shop --suppressions unused.yaml --rule unreachable-threshold",
+        "lint --catalog shop --suppressions unused.yaml --fail-on warning",
+    ],
+    "lint-wrong-suppressions": [
+        *(f"lint --suppressions {name}.yaml" for name in BAD_SUPPRESSIONS),
+        "lint --suppressions missing.yaml",
+        "lint --suppressions .",
     ],
 }
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """`python -m alerts` in this process: so many sessions would wait long for theirs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("RUNBOOK_BASE_URL", "https://runbooks.test")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["alerts", *arguments])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(
+            arguments, ended.value.code, out.getvalue(), err.getvalue()
+        )
+
+    yield run
+    sys.modules.pop("shop", None)
+
+
 @pytest.mark.parametrize("name", SESSIONS)
-def test_transcript(name: str, alerts: Run, tmp_path: Path) -> None:
+def test_transcript(name: str, here: Run, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
-    session = "".join(_command(alerts, line) for line in SESSIONS[name])
+    texts = {"suppressed": SUPPRESSED, "expired": EXPIRED, "unused": UNUSED, **BAD_SUPPRESSIONS}
+    for file, text in texts.items():
+        (tmp_path / f"{file}.yaml").write_text(text)
+    session = "".join(_command(here, line) for line in SESSIONS[name])
     _compare(name, session.replace(str(ROOT), "REPOSITORY"))
