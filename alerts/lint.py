@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from alerts.candidate import Candidate
 from alerts.checks.suppression_expired import RULE as EXPIRED
@@ -92,6 +93,40 @@ def lint(
         candidates=len(candidates),
         rules=tuple(rules),
     )
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    return {
+        "findings": [_finding_json(finding) for finding in report.findings],
+        "suppressed": [
+            {
+                **_finding_json(one.finding),
+                "reason": one.by.reason,
+                "owner": one.by.owner,
+                "expires": one.by.expires.isoformat(),
+            }
+            for one in report.suppressed
+        ],
+        "counts": {level.value: report.count(level) for level in Level},
+        "policies": report.candidates,
+        "rules": [rule.id for rule in report.rules],
+    }
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    at = finding.position
+    return {
+        "rule": finding.rule,
+        "level": finding.level.value,
+        "subject": finding.subject,
+        "file": finding.file,
+        "line": at.line if at else None,
+        "column": at.column if at else None,
+        "field": finding.field_text,
+        "message": finding.text,
+        "to_do": finding.remedy,
+    }
 
 
 def _expired(one: Suppression) -> Finding:

@@ -14,8 +14,10 @@ from alerts.terminal import (
     EXIT_FINE,
     EXIT_GATE,
     CatalogOption,
+    JsonOption,
     console,
     count,
+    print_json,
     tell,
 )
 
@@ -35,6 +37,15 @@ class FailOn(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+
+
+class Form(StrEnum):
+    """What a report is printed as."""
+
+    TEXT = "text"
+    JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def lint(
@@ -61,6 +72,10 @@ def lint(
     list_rules: Annotated[
         bool, typer.Option("--list-rules", help="List the rules, each in a line.")
     ] = False,
+    form: Annotated[
+        Form, typer.Option("--format", help="How to print; github means annotations.")
+    ] = Form.TEXT,
+    as_json: JsonOption = False,
 ) -> None:
     """Check policies for habits that hurt.
 
@@ -74,11 +89,11 @@ def lint(
     from speakfit.clock import RealClock, from_ns
     from speakfit.settings import read_settings
 
-    if explain is not None:
-        _tell_rule(console(), find_rule(explain, where="--explain"))
-        return
-    if list_rules:
-        _tell_rules(console(), all_rules())
+    if as_json and form not in (Form.TEXT, Form.JSON):
+        raise typer.BadParameter(f"--json and --format {form} exclude each other.")
+    if explain is not None or list_rules:
+        wanted = all_rules() if explain is None else (find_rule(explain, where="--explain"),)
+        _print_rules(wanted, explained=explain is not None, as_json=as_json or form is Form.JSON)
         return
     rules = [find_rule(rule, where="--rule") for rule in only] if only else all_rules()
     allowed = _read_suppressions(suppressions)
@@ -92,9 +107,8 @@ def lint(
         suppressions=allowed,
         today=from_ns(RealClock().now_ns()).date(),
     )
-    out = console()
-    tell(out, f"Lint of catalog {loaded.name} ({catalog})")
-    _tell_report(out, report)
+    title = f"Lint of catalog {loaded.name} ({catalog})"
+    _print_report(report, title, Form.JSON if as_json else form)
     raise typer.Exit(EXIT_GATE if report.fails(Level(fail_on)) else EXIT_FINE)
 
 
@@ -117,21 +131,43 @@ def _read_suppressions(file: Path | None) -> tuple[Suppression, ...]:
     return read_suppressions(text, file=str(path))
 
 
-def _tell_rule(out: Console, rule: Rule) -> None:
-    tell(out, f"{rule.id} ({rule.level})", (rule.id, "bold"), (rule.level, _COLOURS[rule.level]))
-    for name, text in (("finds", rule.finds), ("why", rule.why), ("to do", rule.remedy)):
-        tell(out, f"  {name:<5}  {text}", (name, "dim"))
-
-
-def _tell_rules(out: Console, rules: tuple[Rule, ...]) -> None:
+def _print_rules(rules: tuple[Rule, ...], *, explained: bool, as_json: bool) -> None:
+    if as_json:
+        names = ("id", "level", "finds", "why", "remedy")
+        print_json({"rules": [{name: getattr(rule, name) for name in names} for rule in rules]})
+        return
+    out = console()
     width = max(len(rule.id) for rule in rules)
     for rule in rules:
-        tell(
-            out,
-            f"{rule.level:<7}  {rule.id:<{width}}  {rule.finds}",
-            (rule.level, _COLOURS[rule.level]),
-            (rule.id, "bold"),
-        )
+        if not explained:
+            line = f"{rule.level:<7}  {rule.id:<{width}}  {rule.finds}"
+            tell(out, line, (rule.level, _COLOURS[rule.level]), (rule.id, "bold"))
+            continue
+        line = f"{rule.id} ({rule.level})"
+        tell(out, line, (rule.id, "bold"), (rule.level, _COLOURS[rule.level]))
+        for name, text in (("finds", rule.finds), ("why", rule.why), ("to do", rule.remedy)):
+            tell(out, f"  {name:<5}  {text}", (name, "dim"))
+
+
+def _print_report(report: Report, title: str, form: Form) -> None:
+    if form is Form.JSON:
+        from alerts.lint import report_json
+
+        print_json(report_json(report))
+    elif form is Form.SARIF:
+        from alerts.sarif import sarif
+
+        print_json(sarif(report))
+    elif form is Form.GITHUB:
+        from alerts.annotation import workflow_commands
+
+        for line in workflow_commands(report):
+            print(line)
+        print(_outcome(report))
+    else:
+        out = console()
+        tell(out, title)
+        _tell_report(out, report)
 
 
 def _tell_report(out: Console, report: Report) -> None:

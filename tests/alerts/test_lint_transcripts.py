@@ -88,6 +88,23 @@ SESSIONS = {
         "lint --explain zzz",
         "lint --catalog no.such.module",
         "lint --fail-on fatal",
+        "lint --format xml",
+        "lint --json --format sarif",
+    ],
+    "lint-json": [
+        "lint --catalog shop --json --rule unreachable-threshold",
+        "lint --catalog shop --format json --suppressions suppressed.yaml"
+        " --rule unreachable-threshold",
+        "lint --explain zero-duration --json",
+    ],
+    "lint-sarif": [
+        "lint --catalog shop --format sarif --rule unreachable-threshold",
+        "lint --catalog shop --format sarif --suppressions suppressed.yaml"
+        " --rule unreachable-threshold",
+    ],
+    "lint-github": [
+        "lint --catalog shop --format github --suppressions expired.yaml",
+        "lint --catalog shop --format github --suppressions suppressed.yaml",
     ],
     "lint-suppressions": [
         "lint --catalog shop --suppressions suppressed.yaml",
