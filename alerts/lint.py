@@ -51,16 +51,20 @@ def lint(
     rules: Sequence[Rule],
     around: Surroundings,
     *,
+    findings: Sequence[Finding] = (),
     suppressions: Sequence[Suppression] = (),
     today: date,
     complete: bool = True,
 ) -> Report:
     """Ask every rule about every policy; findings in the order of the policies.
 
+    `findings` are those made before, about files, and come first where their rules are asked.
     A suppression counts until the end of its day, `today` included. Unless what is checked is
     `complete`, one whose policies are not among them is not called unused.
     """
-    found = [
+    asked = {rule.id for rule in rules}
+    found = [finding for finding in findings if finding.rule in asked]
+    found += [
         finding
         for candidate in candidates
         for finding in sorted(_findings(candidate, rules, around), key=_order)
@@ -74,7 +78,6 @@ def lint(
             kept.append(finding)
         else:
             suppressed.append(Suppressed(finding=finding, by=by))
-    asked = {rule.id for rule in rules}
     used = {id(one.by) for one in suppressed}
     for one in suppressions:
         if one.expired(today):

@@ -49,7 +49,21 @@ class Form(StrEnum):
 
 
 def lint(
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...", help="Further files after --files.", show_default=False
+        ),
+    ] = None,
     catalog: CatalogOption = DEFAULT_CATALOG,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--files",
+            metavar="DIR|FILE",
+            help="Read policies from JSON and YAML files instead of a catalog; may be repeated.",
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="RULE", help="Ask only this rule; may be repeated."),
@@ -85,10 +99,14 @@ def lint(
     from alerts.checks import all_rules, find_rule
     from alerts.lint import catalog_candidates
     from alerts.lint import lint as run
+    from alerts.policy_file import policy_files, read_policy_files
     from alerts.rule import Level, Surroundings
+    from alerts.suppression import DEFAULT_FILE
     from speakfit.clock import RealClock, from_ns
     from speakfit.settings import read_settings
 
+    if more and not files:
+        raise typer.BadParameter(f"{more[0]} stands alone: write --files before it.")
     if as_json and form not in (Form.TEXT, Form.JSON):
         raise typer.BadParameter(f"--json and --format {form} exclude each other.")
     if explain is not None or list_rules:
@@ -96,39 +114,48 @@ def lint(
         _print_rules(wanted, explained=explain is not None, as_json=as_json or form is Form.JSON)
         return
     rules = [find_rule(rule, where="--rule") for rule in only] if only else all_rules()
-    allowed = _read_suppressions(suppressions)
-    loaded = load_catalog(catalog)
+    if suppressions is None and Path(DEFAULT_FILE).exists():
+        suppressions = Path(DEFAULT_FILE)
+    allowed = _read_suppressions(suppressions) if suppressions else ()
     base = read_settings().runbook_base_url
-    candidates = catalog_candidates(loaded, catalog, runbook_base_url=base)
+    if files:
+        names = policy_files([*files, *(more or ())])
+        if suppressions in names:
+            names.remove(suppressions)
+        read = read_policy_files(names)
+        candidates, found = read.candidates, read.findings
+        title = f"Lint of {count(len(names), 'file')}"
+    else:
+        loaded = load_catalog(catalog)
+        candidates, found = catalog_candidates(loaded, catalog, runbook_base_url=base), ()
+        title = f"Lint of catalog {loaded.name} ({catalog})"
     report = run(
         candidates,
         rules,
         Surroundings(candidates=candidates, runbook_base_url=base),
+        findings=found,
         suppressions=allowed,
         today=from_ns(RealClock().now_ns()).date(),
+        complete=not files,
     )
-    title = f"Lint of catalog {loaded.name} ({catalog})"
     _print_report(report, title, Form.JSON if as_json else form)
     raise typer.Exit(EXIT_GATE if report.fails(Level(fail_on)) else EXIT_FINE)
 
 
-def _read_suppressions(file: Path | None) -> tuple[Suppression, ...]:
-    from alerts.suppression import DEFAULT_FILE, read_suppressions
+def _read_suppressions(file: Path) -> tuple[Suppression, ...]:
+    from alerts.suppression import read_suppressions
     from speakfit.errors import CatalogError
 
-    path = file or Path(DEFAULT_FILE)
-    if file is None and not path.exists():
-        return ()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise CatalogError(
             f"The suppressions cannot be read: {reason}.",
-            where=str(path),
+            where=str(file),
             todo="Name a YAML file; docs/lint.md shows one.",
         ) from error
-    return read_suppressions(text, file=str(path))
+    return read_suppressions(text, file=str(file))
 
 
 def _print_rules(rules: tuple[Rule, ...], *, explained: bool, as_json: bool) -> None:

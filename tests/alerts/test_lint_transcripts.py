@@ -80,6 +80,74 @@ BAD_SUPPRESSIONS = {
     "bare-star": SUPPRESSED.replace("shop-*", "*"),
 }
 
+FILES = {
+    "policies/one.json": """{
+\t"displayName": "Nginx is slow",
+\t"combiner": "OR",
+\t"conditions": [{
+\t\t"displayName": "p95 above 500 ms",
+\t\t"conditionThreshold": {
+\t\t\t"filter": "metric.type=\\"custom.googleapis.com\\/nginx\\" AND resource.type=\\"global\\"",
+\t\t\t"comparison": "COMPARISON_GT",
+\t\t\t"thresholdValue": 500
+\t\t}
+\t}]
+}
+""",
+    "policies/two.yaml": """\
+display_name: Errors
+user_labels: {team_name: shop}
+conditions:
+- display_name: share of errors
+  condition_threshold:
+    filter: metric.type = "a" AND resource.type = "global" AND metric.labels.class = "5xx"
+    denominator_filter: >-
+      resource.type = "global" AND metric.type = "a" AND metric.label.class = "5xx"
+    comparison: COMPARISON_GT
+    threshold_value: 5e-2
+    duration: ${LASTING}
+    evaluation_missing_data: EVALUATION_MISSING_DATA_ACTIVE
+---
+displayName: Silent
+conditions:
+- displayName: nothing arrives
+  conditionAbsent: {filter: metric.type = "a" AND resource.type = "global", duration: 300s}
+notificationChannels: [projects/p/notificationChannels/1]
+documentation: {links: [{displayName: Runbook, url: 'https://runbooks.test/silent.md'}]}
+""",
+    "listed/list.yml": """\
+alertPolicies:
+- {displayName: Later, conditions: [], enabled: false}
+- {displayName: Not yet}
+- 7
+""",
+    "broken/comma.json": '{"displayName": "x",\n  "conditions": [],\n}\n',
+    "broken/tab.yaml": "displayName: x\n\tconditions: []\n",
+    "broken/empty.json": "",
+    "broken/dashboard.json": '{"displayName": "x", "mosaicLayout": {"columns": 48}}',
+    "broken/text.yaml": "just words",
+    "broken/tag.yaml": "conditions: !Ref x\n",
+    "broken/loop.yaml": "conditions: &a [*a]\n",
+    "broken/bytes.json": "\udcff",
+    "broken/.hidden/x.json": "{",
+    "broken/wrong-types.yaml": """\
+displayName: [1]
+documentation: text
+userLabels: [a]
+severity: 7
+notificationChannels: none
+alertStrategy: {notificationChannelStrategy: [7, {notificationChannelNames: x}]}
+conditions:
+- 7
+- {conditionThreshold: 7}
+- {conditionThreshold: {}, conditionAbsent: {}}
+- conditionThreshold: {filter: 7, aggregations: [x, {groupByFields: [7, '']}], thresholdValue: {}}
+- {conditionPrometheusQueryLanguage: {query: 7, duration: soon}}
+- {displayName: {}, conditionMatchedLog: {filter: ''}}
+""",
+    "nothing/readme.txt": "Nothing.",
+}
+
 SESSIONS = {
     "lint": ["lint", "lint --catalog shop", "lint --catalog shop --rule zero-duration"],
     "lint-rules": ["lint --list-rules", "lint --explain unit-mismatch"],
@@ -105,6 +173,19 @@ SESSIONS = {
     "lint-github": [
         "lint --catalog shop --format github --suppressions expired.yaml",
         "lint --catalog shop --format github --suppressions suppressed.yaml",
+    ],
+    "lint-files": [
+        "lint --files policies",
+        "lint --files policies/one.json policies/two.yaml --rule ratio-filtered-alike",
+        "lint --files policies --files listed --format github --fail-on warning",
+        "lint --files listed --json",
+    ],
+    "lint-broken-files": [
+        "lint --files broken",
+        "lint --files missing.json",
+        "lint --files policies missing.json",
+        "lint --files nothing",
+        "lint policies",
     ],
     "lint-suppressions": [
         "lint --catalog shop --suppressions suppressed.yaml",
@@ -147,5 +228,8 @@ def test_transcript(name: str, here: Run, tmp_path: Path) -> None:
     texts = {"suppressed": SUPPRESSED, "expired": EXPIRED, "unused": UNUSED, **BAD_SUPPRESSIONS}
     for file, text in texts.items():
         (tmp_path / f"{file}.yaml").write_text(text)
+    for file, text in FILES.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text, errors="surrogateescape")
     session = "".join(_command(here, line) for line in SESSIONS[name])
     _compare(name, session.replace(str(ROOT), "REPOSITORY"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alerts.candidate import Candidate, Origin, path_text
 from alerts.checks import all_rules
@@ -125,3 +128,38 @@ def test_every_rule_has_a_module_both_kinds_of_examples_and_a_section_under_one_
         assert example["passes"]
     sections = re.findall(r"(?m)^### ([a-z-]+)$", DOCUMENT.read_text(encoding="utf-8"))
     assert sections == sorted(names)
+
+
+FIELDS = (
+    "filter", "query", "duration", "denominatorFilter", "comparison", "aggregations", "conditions",
+    "conditionThreshold", "conditionAbsent", "conditionPrometheusQueryLanguage",
+)  # fmt: skip
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["ALIGN_DELTA", "REDUCE_SUM", "60s", "a / a", 'metric.type = "a"']),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*FIELDS, "url", "x"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: str = "") -> Iterator[str]:
+    inside = value.items() if isinstance(value, dict) else ()
+    for name, one in enumerate(value) if isinstance(value, list) else inside:
+        yield f"{path}{name}"
+        yield from places(one, f"{path}{name}/")
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_nothing_that_a_file_may_hold_makes_a_rule_fail(data: st.DataObject) -> None:
+    clean = read(HERE / "clean.yaml")["policy"]
+    path = data.draw(st.sampled_from(sorted(places(clean))))
+    example = {"with": {path: data.draw(JSON)}, "others": [{}]}
+    for rule in OF_POLICIES.values():
+        hits(rule, example)
