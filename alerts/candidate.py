@@ -333,6 +333,18 @@ class Candidate:
             if isinstance(one, dict)
         )
 
+    @cached_property
+    def alternatives(self) -> tuple[tuple[ConditionText, ...], ...]:
+        """The sets of conditions of which each opens incidents: all together, or each alone."""
+        if str(self.body.get("combiner", "")).startswith("AND"):
+            return (self.conditions,) if self.conditions else ()
+        return tuple((condition,) for condition in self.conditions)
+
+    @property
+    def of_catalog(self) -> bool:
+        """Whether a catalog holds it, so that what it refers to must be declared there."""
+        return self.channels is not None
+
     @property
     def documentation(self) -> Json:
         """What a notification carries; empty when there is nothing."""

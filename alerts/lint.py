@@ -12,6 +12,7 @@ from alerts.checks.suppression_expired import RULE as EXPIRED
 from alerts.checks.suppression_unused import RULE as UNUSED
 from alerts.declaration import Declarations
 from alerts.encode import CHANNEL_PREFIX, known_metrics, policy_json
+from alerts.google_metrics import GOOGLE_METRICS
 from alerts.metric_facts import facts_by_type
 from alerts.policy import Catalog
 from alerts.rule import Finding, Level, Rule, Surroundings
@@ -185,7 +186,7 @@ def catalog_candidates(
     catalog: Catalog, module_name: str, *, runbook_base_url: str
 ) -> tuple[Candidate, ...]:
     """The policies of a catalog as they would be applied, and where each is declared."""
-    metrics = facts_by_type(known_metrics(catalog).values())
+    metrics = {**GOOGLE_METRICS, **facts_by_type(known_metrics(catalog).values())}
     channels = frozenset(CHANNEL_PREFIX + channel.id for channel in catalog.channels)
     declarations = Declarations(catalog, module_name)
     found = []

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def did_you_mean(word: str, words: Iterable[str], *, otherwise: str) -> str:
-    """`Did you mean A or B?`, or else another instruction."""
-    near = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+def did_you_mean(word: str, words: Iterable[str], *, otherwise: str, alike: float = 0.5) -> str:
+    """`Did you mean A or B?`, or else another instruction; `alike` is 1 for the same word."""
+    near = difflib.get_close_matches(word, list(words), n=3, cutoff=alike)
     return f"Did you mean {' or '.join(near)}?" if near else otherwise

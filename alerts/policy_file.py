@@ -18,6 +18,7 @@ from alerts.checks.not_a_policy import RULE as NOT_A_POLICY
 from alerts.checks.unreadable_file import RULE as UNREADABLE
 from alerts.declaration import shown
 from alerts.document import Document, read_documents
+from alerts.google_metrics import GOOGLE_METRICS
 from alerts.rule import Finding, Rule
 from speakfit.errors import CatalogError, DocumentError
 
@@ -137,6 +138,7 @@ def _candidate(document: Document, path: Path, raw: dict[str, Any], file: str) -
         id=" ".join(name.split()) if isinstance(name, str) and name.strip() else file,
         body=body,
         origin=Origin(file=file, positions=positions),
+        metrics=GOOGLE_METRICS,
     )
 
 

@@ -37,14 +37,25 @@ class Surroundings:
     """Names of the pages that exist below the base address; None when that is not known."""
 
     @cached_property
-    def by_measure(self) -> Mapping[Measure, tuple[tuple[Candidate, ConditionText], ...]]:
-        """Conditions of all policies, by what they measure; what cannot be read is left out."""
-        found: dict[Measure, list[tuple[Candidate, ConditionText]]] = {}
+    def by_measure(self) -> Mapping[Measures, tuple[tuple[Candidate, Alternative], ...]]:
+        """The alternatives of all policies, by what their conditions measure."""
+        found: dict[Measures, list[tuple[Candidate, Alternative]]] = {}
         for candidate in self.candidates:
-            for condition in candidate.conditions:
-                if condition.measure is not None:
-                    found.setdefault(condition.measure, []).append((candidate, condition))
-        return {measure: tuple(places) for measure, places in found.items()}
+            for alternative in candidate.alternatives:
+                measures = measures_of(alternative)
+                if measures is not None:
+                    found.setdefault(measures, []).append((candidate, alternative))
+        return {measures: tuple(places) for measures, places in found.items()}
+
+
+Alternative = tuple[ConditionText, ...]
+Measures = frozenset[Measure]
+
+
+def measures_of(alternative: Alternative) -> Measures | None:
+    """What conditions measure; None unless that can be read and each measures something else."""
+    measures = frozenset(one.measure for one in alternative if one.measure is not None)
+    return measures if len(measures) == len(alternative) else None
 
 
 @dataclass(frozen=True, kw_only=True)

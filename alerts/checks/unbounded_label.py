@@ -15,7 +15,7 @@ _OF_ONE = (
     "execution|conversation|thread"
 )
 _UNBOUNDED = re.compile(
-    rf"(.*_)?({_OF_ONE})_?(id|uid|guid|uuid)|(.*_)?(uuid|guid|e?mail|email_address)"
+    rf"((http|grpc|rpc|x|client|app)_)?({_OF_ONE})_?(id|uid|guid|uuid)|(.*_)?(uuid|guid|e?mail|email_address)"
     r"|(client|remote|source|src|peer|user)_(ip|address|addr)|ip|ip_address"
     r"|(http_|request_|full_|raw_)?(url|uri|target|path)|url_(full|path|query)|(http_)?user_agent"
     r"|(.*_)?timestamp|(db_)?(statement|query_text)|sql|(error|exception)_message|stack_?trace"
@@ -32,10 +32,14 @@ def check(candidate: Candidate, around: Surroundings) -> Iterator[Hit]:
     for condition in candidate.conditions:
         for selection in condition.selections[:1]:
             yield from _selection(candidate, condition, selection)
-        for part in parts(condition.query) if condition.query else ():
-            for label in sorted(part.by or ()) if isinstance(part, Reduction) else ():
-                if unbounded(label):
-                    yield _hit(condition, ("query",), label)
+        kept = {
+            label
+            for part in (parts(condition.query) if condition.query else ())
+            if isinstance(part, Reduction)
+            for label in part.by or ()
+        }
+        for label in filter(unbounded, sorted(kept)):
+            yield _hit(condition, ("query",), label)
 
 
 def _selection(

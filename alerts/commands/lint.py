@@ -80,6 +80,15 @@ def lint(
             show_default="alerts-suppressions.yaml if there is one",
         ),
     ] = None,
+    runbooks: Annotated[
+        Path | None,
+        typer.Option(
+            "--runbooks",
+            metavar="DIR",
+            help="Folder of the pages that links must lead to.",
+            show_default="runbooks if there is one",
+        ),
+    ] = None,
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="How bad a finding must be for exit code 3.")
     ] = FailOn.ERROR,
@@ -132,7 +141,9 @@ def lint(
     report = run(
         candidates,
         rules,
-        Surroundings(candidates=candidates, runbook_base_url=base),
+        Surroundings(
+            candidates=candidates, runbook_base_url=base, runbooks=_runbook_names(runbooks)
+        ),
         findings=found,
         suppressions=allowed,
         today=from_ns(RealClock().now_ns()).date(),
@@ -140,6 +151,22 @@ def lint(
     )
     _print_report(report, title, Form.JSON if as_json else form)
     raise typer.Exit(EXIT_GATE if report.fails(Level(fail_on)) else EXIT_FINE)
+
+
+def _runbook_names(folder: Path | None) -> frozenset[str] | None:
+    """Paths of all pages below the folder; None when there is none to look at."""
+    from speakfit.errors import CatalogError
+
+    path = folder or Path("runbooks")
+    if path.is_dir():
+        return frozenset(page.relative_to(path).as_posix() for page in path.rglob("*.md"))
+    if folder is None:
+        return None
+    raise CatalogError(
+        "There is no such folder.",
+        where=f"--runbooks {folder}",
+        todo="Name the folder that holds the runbooks, or leave the option out.",
+    )
 
 
 def _read_suppressions(file: Path) -> tuple[Suppression, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 
 PREFIX = "workload.googleapis.com/"
@@ -21,6 +22,10 @@ RESOURCE_TYPE = "generic_task"
 
 VERSION_LABEL = "service_version"
 """On every series besides its own labels: which release wrote it, so that a bad one shows."""
+
+
+EXPORT_INTERVAL = timedelta(seconds=30)
+"""How often every process exports, unless its settings say otherwise."""
 
 
 class Instrument(StrEnum):
@@ -57,6 +62,11 @@ class Metric:
     lowest: float = 0.0
     highest: float = math.inf
     """No measured value lies outside these two; a threshold beyond them can never be reached."""
+
+    @property
+    def interval(self) -> timedelta:
+        """How often a point is written."""
+        return EXPORT_INTERVAL
 
     @property
     def type(self) -> str:

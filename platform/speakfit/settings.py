@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from speakfit.errors import SettingsError
+from speakfit.metrics import EXPORT_INTERVAL
 
 
 class Settings(BaseSettings):
@@ -75,7 +76,7 @@ class Settings(BaseSettings):
         description="How long a worker owns a chunk without renewing, ISO 8601 or seconds.",
     )
     export_interval: timedelta = Field(
-        default=timedelta(seconds=30),
+        default=EXPORT_INTERVAL,
         description="Policy time between two metric exports, and between two heartbeats.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")

@@ -146,6 +146,7 @@ conditions:
 - {displayName: {}, conditionMatchedLog: {filter: ''}}
 """,
     "nothing/readme.txt": "Nothing.",
+    "pages/shop-fulll.md": "# Shop",
 }
 
 SESSIONS = {
@@ -186,6 +187,10 @@ SESSIONS = {
         "lint --files policies missing.json",
         "lint --files nothing",
         "lint policies",
+    ],
+    "lint-runbooks": [
+        "lint --catalog shop --runbooks pages --rule dead-runbook-link",
+        "lint --catalog shop --runbooks nowhere",
     ],
     "lint-suppressions": [
         "lint --catalog shop --suppressions suppressed.yaml",

@@ -75,13 +75,16 @@ def candidate(example: dict[str, Any]) -> Candidate:
 
 def hits(rule: Rule, example: dict[str, Any]) -> list[Hit]:
     checked = candidate(example)
-    others = [
-        replace(candidate(other), id=f"other {n}")
-        for n, other in enumerate(example.get("others", []))
-    ]
+    earlier, later = (
+        [
+            replace(candidate(other), id=f"other {number}")
+            for number, other in enumerate(example.get(when, []))
+        ]
+        for when in ("earlier", "others")
+    )
     runbooks = example.get("runbooks")
     around = Surroundings(
-        candidates=(checked, *others),
+        candidates=(*earlier, checked, *later),
         runbook_base_url="https://runbooks.test",
         runbooks=None if runbooks is None else frozenset(runbooks),
     )
@@ -155,7 +158,7 @@ def places(value: Any, path: str = "") -> Iterator[str]:
         yield from places(one, f"{path}{name}/")
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_nothing_that_a_file_may_hold_makes_a_rule_fail(data: st.DataObject) -> None:
     clean = read(HERE / "clean.yaml")["policy"]
