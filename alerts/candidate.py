@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from alerts.document import Path, Position
 from alerts.metric_facts import MetricFacts
 from alerts.policy import Policy
 from alerts.promql import Constant, Operation, Query, read_query
@@ -25,9 +26,6 @@ from speakfit.engine.wire import parse_duration, parse_number
 from speakfit.errors import InvalidArgument
 
 Json = dict[str, Any]
-Path = tuple[str | int, ...]
-"""Where in a policy: ("conditions", 0, "conditionThreshold", "duration")."""
-
 Measure = Hashable
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -36,22 +34,6 @@ _ABOVE = {
     "COMPARISON_GT": True, "COMPARISON_LT": False, ">": True, ">=": True, "<": False, "<=": False,
 }  # fmt: skip
 _KINDS = tuple(kind for kind in ConditionKind if kind is not ConditionKind.FORECAST)
-
-
-def path_text(path: Path) -> str:
-    """A path as people write it: `conditions[0].conditionThreshold.duration`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Position:
-    """A line and a column of a file, both from 1."""
-
-    line: int
-    column: int
 
 
 @dataclass(frozen=True, kw_only=True)

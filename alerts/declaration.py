@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
 
-from alerts.candidate import Origin, Path, Position
+from alerts.candidate import Origin
+from alerts.document import Path, Position
 from alerts.policy import Catalog, Policy
 
 _POLICY_FIELDS = {
@@ -45,26 +46,29 @@ class Declarations:
     """The places where the policies of one catalog are declared."""
 
     def __init__(self, catalog: Catalog, module_name: str) -> None:
-        self._home = _file_of(sys.modules.get(module_name)) or module_name
-        self._files: dict[int, list[str]] = {}
+        home = _file_of(sys.modules.get(module_name)) or module_name
         wanted = {id(policy) for policy in catalog.policies}
-        for module in list(sys.modules.values()):
+        self._holding: dict[int, list[str]] = {}
+        self._near = [home]
+        for name, module in list(sys.modules.items()):
             file = _file_of(module)
-            for value in list(vars(module).values()) if file else ():
+            if file is None:
+                continue
+            if name.startswith(f"{module_name}."):
+                self._near.append(file)
+            for value in list(vars(module).values()):
                 for one in value if isinstance(value, tuple) else (value,):
                     if id(one) in wanted:
-                        self._files.setdefault(id(one), []).append(str(file))
+                        self._holding.setdefault(id(one), []).append(file)
 
     def origin(self, policy: Policy, body: Mapping[str, Any]) -> Origin:
         """The file of a policy, and the position of each field that is written there."""
-        files = [*self._files.get(id(policy), []), self._home]
-        for file in files:
-            call = _best(
-                [call for call in _calls(file) if _names(call, "subject", policy.subject)], policy
-            )
-            if call is not None:
-                return Origin(file=shown(file), positions=_positions(call, file, body))
-        return Origin(file=shown(files[0]))
+        files = list(dict.fromkeys([*self._holding.get(id(policy), []), *self._near]))
+        found = [(call, file) for file in files for call in _calls(file) if _about(call, policy)]
+        if not found:
+            return Origin(file=shown(files[0]))
+        call, file = max(found, key=lambda one: _nearness(one[0], policy))
+        return Origin(file=shown(file), positions=_positions(call, file, body))
 
 
 def shown(file: str) -> str:
@@ -88,23 +92,29 @@ def _calls(file: str) -> tuple[ast.Call, ...]:
     return tuple(node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
-def _names(call: ast.Call, keyword: str, value: str) -> bool:
-    return any(
-        one.arg == keyword and isinstance(one.value, ast.Constant) and one.value.value == value
-        for one in call.keywords
-    )
+def _literal(call: ast.Call, keyword: str) -> str | None:
+    """The text that a call gives a keyword, where it is written out."""
+    for one in call.keywords:
+        if one.arg == keyword and isinstance(one.value, ast.Constant):
+            return one.value.value if isinstance(one.value.value, str) else None
+    return None
 
 
-def _best(calls: list[ast.Call], policy: Policy) -> ast.Call | None:
-    """The call that names the severity too, where several name the subject."""
-    for call in calls:
-        named = [keyword.value for keyword in call.keywords if keyword.arg == "severity"]
-        if any(
-            isinstance(value, ast.Attribute) and value.attr.lower() == str(policy.severity)
-            for value in named
-        ):
-            return call
-    return calls[0] if calls else None
+def _about(call: ast.Call, policy: Policy) -> bool:
+    """Whether a call names the subject, or what it begins with: an objective's policies add to
+    its subject."""
+    subject = _literal(call, "subject")
+    return subject is not None and f"{policy.subject}-".startswith(f"{subject}-")
+
+
+def _nearness(call: ast.Call, policy: Policy) -> tuple[int, bool]:
+    """The longest subject is nearest, and the severity tells two of one subject apart."""
+    severities = [
+        keyword.value.attr.lower()
+        for keyword in call.keywords
+        if keyword.arg == "severity" and isinstance(keyword.value, ast.Attribute)
+    ]
+    return len(_literal(call, "subject") or ""), str(policy.severity) in severities
 
 
 def _positions(call: ast.Call, file: str, body: Mapping[str, Any]) -> dict[Path, Position]:
@@ -114,7 +124,7 @@ def _positions(call: ast.Call, file: str, body: Mapping[str, Any]) -> dict[Path,
     for index, condition in enumerate(body.get("conditions", ())):
         key = str(condition.get("displayName", ""))
         for one in (*inside, *_calls(file)):
-            if _names(one, "key", key):
+            if _literal(one, "key") == key:
                 found["conditions", index] = _at(one)
                 for kind in condition:
                     path: Path = ("conditions", index, kind)

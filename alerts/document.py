@@ -15,8 +15,10 @@ from typing import Any
 
 import yaml
 
-from alerts.candidate import Path, Position
 from speakfit.errors import DocumentError
+
+Path = tuple[str | int, ...]
+"""Where in a document: ("conditions", 0, "conditionThreshold", "duration")."""
 
 MAX_VALUES = 200_000
 """Values of one document; aliases of YAML could multiply a short file without end."""
@@ -24,6 +26,22 @@ MAX_VALUES = 200_000
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALARS = json.JSONDecoder()
 _TODO = "Correct it there."
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Position:
+    """A line and a column of a file, both from 1."""
+
+    line: int
+    column: int
+
+
+def path_text(path: Path) -> str:
+    """A path as people write it: `conditions[0].conditionThreshold.duration`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +163,7 @@ class _Json:
     def _wrong(self, at: int, what: str) -> DocumentError:
         where = self._position(at)
         return DocumentError(
-            f"This is no JSON: {what}",
+            f"It is not JSON: {what}",
             file=self._file,
             line=where.line,
             column=where.column,
@@ -183,7 +201,7 @@ def _yaml_documents(text: str, file: str) -> tuple[Document, ...]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise DocumentError(
-            f"This is no YAML: {error.problem or error.context}.",
+            f"It is not YAML: {error.problem or error.context}.",
             file=file,
             line=mark.line + 1 if mark else 1,
             column=mark.column + 1 if mark else 1,
@@ -191,7 +209,7 @@ def _yaml_documents(text: str, file: str) -> tuple[Document, ...]:
         ) from error
     except (yaml.YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise DocumentError(f"This is no YAML: {reason}.", file=file, todo=_TODO) from error
+        raise DocumentError(f"It is not YAML: {reason}.", file=file, todo=_TODO) from error
     except (RecursionError, OverflowError) as error:
         raise DocumentError(
             "It is nested too deeply, refers to itself or is too large.", file=file, todo=_TODO

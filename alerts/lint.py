@@ -10,11 +10,6 @@ from typing import Any
 from alerts.candidate import Candidate
 from alerts.checks.suppression_expired import RULE as EXPIRED
 from alerts.checks.suppression_unused import RULE as UNUSED
-from alerts.declaration import Declarations
-from alerts.encode import CHANNEL_PREFIX, known_metrics, policy_json
-from alerts.google_metrics import GOOGLE_METRICS
-from alerts.metric_facts import facts_by_type
-from alerts.policy import Catalog
 from alerts.rule import Finding, Level, Rule, Surroundings
 from alerts.suppression import Suppression
 
@@ -180,26 +175,3 @@ def _findings(
 def _order(finding: Finding) -> tuple[int, int, int, str]:
     at = finding.position
     return (finding.level.rank, at.line if at else 0, at.column if at else 0, finding.rule)
-
-
-def catalog_candidates(
-    catalog: Catalog, module_name: str, *, runbook_base_url: str
-) -> tuple[Candidate, ...]:
-    """The policies of a catalog as they would be applied, and where each is declared."""
-    metrics = {**GOOGLE_METRICS, **facts_by_type(known_metrics(catalog).values())}
-    channels = frozenset(CHANNEL_PREFIX + channel.id for channel in catalog.channels)
-    declarations = Declarations(catalog, module_name)
-    found = []
-    for policy in catalog.policies:
-        body = policy_json(policy, catalog, runbook_base_url=runbook_base_url)
-        found.append(
-            Candidate(
-                id=policy.id,
-                body=body,
-                origin=declarations.origin(policy, body),
-                metrics=metrics,
-                policy=policy,
-                channels=channels,
-            )
-        )
-    return tuple(found)

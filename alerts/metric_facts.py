@@ -7,12 +7,11 @@ occur and how often points are written are read where a record has them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from alerts.policy import MetricRecord
+from alerts.metric import MetricRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +19,10 @@ class MetricFacts:
     """One metric as far as it is known; what is unknown lets rules be silent."""
 
     type: str
-    kind: str
-    """GAUGE, DELTA or CUMULATIVE."""
-    value_type: str
-    """INT64, DOUBLE, BOOL or DISTRIBUTION."""
+    kind: str | None = None
+    """GAUGE, DELTA or CUMULATIVE; None when unknown."""
+    value_type: str | None = None
+    """INT64, DOUBLE, BOOL or DISTRIBUTION; None when unknown."""
     unit: str = ""
     """UCUM; empty when unknown."""
     labels: frozenset[str] | None = None
@@ -37,22 +36,18 @@ class MetricFacts:
     """How often a point is written; None when unknown."""
 
 
-def facts_of(record: MetricRecord) -> MetricFacts:
-    """What a catalog's metric record says."""
+def facts_of(record: MetricRecord, known: MetricFacts | None = None) -> MetricFacts:
+    """What a catalog's metric record says, and where it is silent what is known of the metric."""
+    known = known or MetricFacts(type=record.type)
     extra: Any = record
     return MetricFacts(
         type=record.type,
-        kind=record.kind,
-        value_type=record.value_type,
-        unit=record.unit,
-        labels=frozenset(record.exported_keys),
-        buckets=tuple(getattr(extra, "buckets", ())),
-        lowest=getattr(extra, "lowest", -math.inf),
-        highest=getattr(extra, "highest", math.inf),
-        interval=getattr(extra, "interval", None),
+        kind=record.kind or known.kind,
+        value_type=record.value_type or known.value_type,
+        unit=record.unit or known.unit,
+        labels=known.labels if record.labels is None else frozenset(record.exported_keys),
+        buckets=tuple(record.buckets) or known.buckets,
+        lowest=getattr(extra, "lowest", known.lowest),
+        highest=getattr(extra, "highest", known.highest),
+        interval=getattr(extra, "interval", known.interval),
     )
-
-
-def facts_by_type(records: Iterable[MetricRecord]) -> dict[str, MetricFacts]:
-    """What is known of metrics, by type."""
-    return {record.type: facts_of(record) for record in records}

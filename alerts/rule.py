@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from alerts.candidate import Candidate, ConditionText, Measure, Path, Position, path_text
+from alerts.candidate import Candidate, ConditionText, Measure
+from alerts.document import Path, Position, path_text
 
 
 class Level(StrEnum):

@@ -13,9 +13,8 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
-from alerts.candidate import Path, Position, path_text
 from alerts.checks import all_rules
-from alerts.document import Document, read_documents
+from alerts.document import Document, Path, Position, path_text, read_documents
 from alerts.nearest import did_you_mean
 from alerts.rule import Finding
 from speakfit.errors import DocumentError

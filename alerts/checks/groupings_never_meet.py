@@ -50,7 +50,7 @@ def _apart(first: ConditionText, second: ConditionText) -> str:
 
 
 def _resource_labels(group_by: tuple[tuple[str, ...], ...] | None) -> frozenset[str] | None:
-    if group_by is None:
+    if group_by is None or ("resource", "labels", "*") in group_by:
         return None
     return frozenset(path[2] for path in group_by if path[:2] == ("resource", "labels"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from alerts.candidate import Candidate
+from alerts.encode import CHANNEL_PREFIX
 from alerts.rule import Hit, Level, Rule, Surroundings
 
 
@@ -21,7 +22,9 @@ def check(candidate: Candidate, around: Surroundings) -> Iterator[Hit]:
             level=Level.WARNING if candidate.channels is None else None,
         )
     for index, channel in enumerate(channels):
-        if candidate.channels is not None and channel not in candidate.channels:
+        # Besides its own a catalog may name channels by the server's names.
+        ours = candidate.channels is not None and channel.startswith(CHANNEL_PREFIX)
+        if ours and channel not in (candidate.channels or ()):
             yield Hit(
                 path=("notificationChannels", index),
                 text=f"{channel} is no channel of this catalog.",

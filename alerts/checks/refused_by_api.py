@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from alerts.candidate import Candidate, Path, without_placeholders
+from alerts.candidate import Candidate, without_placeholders
+from alerts.document import Path
 from alerts.metric_facts import MetricFacts
 from alerts.rule import Hit, Level, Rule, Surroundings
 from speakfit.engine.points import Descriptor, MetricKind, ValueType
@@ -67,7 +68,7 @@ def _refusal(
 ) -> str | None:
     def lookup(name: str) -> Descriptor:
         facts = metrics.get(name)
-        if facts is None:
+        if facts is None or facts.kind is None or facts.value_type is None:
             unknown.add(name)
             return guess
         return Descriptor(kind=MetricKind(facts.kind), value_type=ValueType(facts.value_type))

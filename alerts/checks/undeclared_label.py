@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from alerts.candidate import Candidate, ConditionText, Path, Selection
+from alerts.candidate import Candidate, ConditionText, Selection
+from alerts.document import Path
 from alerts.nearest import did_you_mean
 from alerts.rule import Hit, Level, Rule, Surroundings
 
@@ -30,7 +31,7 @@ def _strangers(
         for path in step.group_by
     ]
     for at, path, verb in used:
-        if path[:2] == ("metric", "labels") and path[2] not in labels:
+        if path[:2] == ("metric", "labels") and path[2] not in labels | {"*"}:
             near = did_you_mean(path[2], labels, otherwise="", alike=0.7)
             yield Hit(
                 path=at,

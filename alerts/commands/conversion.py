@@ -133,19 +133,9 @@ def _decoded(
 
 def _read_files(paths: list[Path]) -> list[tuple[str, Mapping[str, Any]]]:
     """The policies of files and folders, in the API's own spelling, with where each was found."""
-    from alerts.rawfile import policies_of_file
+    from alerts.rawfile import files_of, policies_of_file
 
-    found: list[tuple[str, Mapping[str, Any]]] = []
-    for path in paths:
-        if not path.exists():
-            raise CatalogError(
-                "There is no such file or folder.", where=str(path), todo="Correct --files."
-            )
-        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-        for file in files:
-            if path.is_file() or file.suffix in (".json", ".yaml", ".yml"):
-                found += [(str(file), body) for body in policies_of_file(file)]
-    return found
+    return [(str(file), body) for file in files_of(paths) for body in policies_of_file(file)]
 
 
 def _read_live(

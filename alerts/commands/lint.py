@@ -104,11 +104,11 @@ def lint(
 
     Exit code 3 when there is a finding as bad as --fail-on or worse.
     """
+    from alerts.candidates import catalog_candidates, file_candidates
     from alerts.catalog import load_catalog
     from alerts.checks import all_rules, find_rule
-    from alerts.lint import catalog_candidates
     from alerts.lint import lint as run
-    from alerts.policy_file import policy_files, read_policy_files
+    from alerts.rawfile import files_of
     from alerts.rule import Level, Surroundings
     from alerts.suppression import DEFAULT_FILE
     from speakfit.clock import RealClock, from_ns
@@ -128,10 +128,10 @@ def lint(
     allowed = _read_suppressions(suppressions) if suppressions else ()
     base = read_settings().runbook_base_url
     if files:
-        names = policy_files([*files, *(more or ())])
+        names = files_of([*files, *(more or ())])
         if suppressions in names:
             names.remove(suppressions)
-        read = read_policy_files(names)
+        read = file_candidates(names)
         candidates, found = read.candidates, read.findings
         title = f"Lint of {count(len(names), 'file')}"
     else:

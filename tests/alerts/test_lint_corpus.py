@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from alerts.candidate import Candidate
+from alerts.candidates import file_candidates
 from alerts.checks import all_rules, find_rule
 from alerts.lint import lint
-from alerts.policy_file import policy_files, read_policy_files
+from alerts.rawfile import files_of
 from alerts.rule import Surroundings
 from tests.alerts.conftest import ROOT
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def candidates() -> tuple[Candidate, ...]:
-    read = read_policy_files(policy_files([FOLDER]))
+    read = file_candidates(files_of([FOLDER]))
     assert read.findings == ()
     return read.candidates
 

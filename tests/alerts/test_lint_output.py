@@ -11,8 +11,9 @@ import jsonschema
 import pytest
 
 from alerts.annotation import workflow_commands
-from alerts.candidate import Candidate, Origin, Position
+from alerts.candidate import Candidate, Origin
 from alerts.checks import all_rules
+from alerts.document import Position
 from alerts.lint import Report, lint
 from alerts.rule import Surroundings
 from alerts.sarif import sarif

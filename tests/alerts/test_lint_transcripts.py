@@ -31,7 +31,7 @@ POLICIES = tiered(
         Threshold(
             key="connections in use",
             signal=Signal(metric=DATABASE_CONNECTIONS, resource_type="generic_task"),
-            aggregation=Aggregation(aligner=Aligner.MAX, reducer=Reducer.MAX),
+            aggregation=Aggregation(aligner=Aligner.ALIGN_MAX, reducer=Reducer.REDUCE_MAX),
             above=tier.limit,
             duration=tier.duration,
             missing_data=MissingData.KEEPS,
@@ -45,7 +45,10 @@ CATALOG = Catalog(
         Route(
             severity=Severity.CRITICAL,
             channel=Channel(
-                id="critical", display_name="Shop", secret="pagerduty_routing_key_critical"
+                id="critical",
+                display_name="Shop",
+                type=ChannelType.PAGERDUTY,
+                secret="SHOP_KEY",
             ),
         ),
     ),

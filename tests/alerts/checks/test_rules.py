@@ -16,8 +16,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.candidate import Candidate, Origin, path_text
+from alerts.candidate import Candidate, Origin
 from alerts.checks import all_rules
+from alerts.document import path_text
 from alerts.metric_facts import MetricFacts
 from alerts.rule import Hit, Rule, Surroundings
 

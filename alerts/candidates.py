@@ -1,8 +1,7 @@
-"""Finds the policies in JSON and YAML that people keep by hand, and where each field is written.
+"""Where the policies to check come from: a catalog, or JSON and YAML that people keep by hand.
 
-A file may hold one policy, several documents, a list, or what the API lists (`alertPolicies`).
-Names may be written as in JSON or as in the proto (`displayName`, `display_name`); both are what
-the API itself reads.
+In files names may be written as in JSON or as in the proto (`displayName`, `display_name`); both
+are what the API itself reads.
 """
 
 from __future__ import annotations
@@ -13,94 +12,84 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from alerts.candidate import Candidate, Origin, Path, Position, path_text
+from alerts.candidate import Candidate, Origin
 from alerts.checks.not_a_policy import RULE as NOT_A_POLICY
 from alerts.checks.unreadable_file import RULE as UNREADABLE
-from alerts.declaration import shown
-from alerts.document import Document, read_documents
+from alerts.declaration import Declarations, shown
+from alerts.document import Document, Path, Position, path_text
+from alerts.encode import CHANNEL_PREFIX, known_metrics, policy_json
 from alerts.google_metrics import GOOGLE_METRICS
+from alerts.metric_facts import MetricFacts, facts_of
+from alerts.policy import Catalog
+from alerts.rawfile import bodies_of, read_file
 from alerts.rule import Finding, Rule
 from speakfit.errors import CatalogError, DocumentError
 
-SUFFIXES = (".json", ".yaml", ".yml")
-
-_LISTED = "alertPolicies"
 _FREE = {"userLabels", "user_labels", "labels", "labelExtractors", "label_extractors"}
 """Below these the names are the writer's own."""
 _UNDERSCORE = re.compile(r"_([a-z])")
 
 
+def catalog_candidates(
+    catalog: Catalog, module_name: str, *, runbook_base_url: str
+) -> tuple[Candidate, ...]:
+    """The policies of a catalog as they would be applied, and where each is declared."""
+    metrics: dict[str, MetricFacts] = {**GOOGLE_METRICS}
+    for name, record in known_metrics(catalog).items():
+        metrics[name] = facts_of(record, GOOGLE_METRICS.get(name))
+    channels = frozenset(CHANNEL_PREFIX + channel.id for channel in catalog.channels)
+    declarations = Declarations(catalog, module_name)
+    found = []
+    for policy in catalog.policies:
+        body = policy_json(policy, catalog, runbook_base_url=runbook_base_url)
+        found.append(
+            Candidate(
+                id=policy.id,
+                body=body,
+                origin=declarations.origin(policy, body),
+                metrics=metrics,
+                policy=policy,
+                channels=channels,
+            )
+        )
+    return tuple(found)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PolicyFiles:
+class FromFiles:
     """What some files hold: policies, and what is wrong with the files themselves."""
 
     candidates: tuple[Candidate, ...]
     findings: tuple[Finding, ...]
 
 
-def policy_files(paths: Sequence[FilePath]) -> list[FilePath]:
-    """Every file named, and every JSON and YAML file below a folder named, hidden ones left out.
-
-    A CatalogError when a path is not there or a folder holds none: nothing would be checked.
-    """
-    found: list[FilePath] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        below = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.suffix in SUFFIXES
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        ]
-        if not below:
-            raise CatalogError(
-                "There is no JSON and no YAML in this folder.",
-                where=f"--files {path}",
-                todo="Name the folder that holds the policies.",
-            )
-        found += below
-    for file in found:
-        if not file.exists():
-            raise CatalogError(
-                "There is no such file.",
-                where=f"--files {file}",
-                todo="Name a file or a folder that is there.",
-            )
-    return list(dict.fromkeys(found))
-
-
-def read_policy_files(files: Sequence[FilePath]) -> PolicyFiles:
+def file_candidates(files: Sequence[FilePath]) -> FromFiles:
     """The policies of some files; what cannot be read becomes a finding."""
     candidates: list[Candidate] = []
     findings: list[Finding] = []
     for file in files:
         name = shown(str(file))
         try:
-            documents = read_documents(file.read_text(encoding="utf-8-sig"), file=name)
-        except DocumentError as error:
-            at = Position(line=error.line, column=error.column)
+            documents = read_file(file, shown=name)
+        except CatalogError as error:
+            at = (
+                Position(line=error.line, column=error.column)
+                if isinstance(error, DocumentError)
+                else None
+            )
             findings.append(_of_file(UNREADABLE, name, at, error.what))
-            continue
-        except UnicodeError:
-            findings.append(_of_file(UNREADABLE, name, None, "It is not text in UTF-8."))
-            continue
-        except OSError as error:
-            findings.append(_of_file(UNREADABLE, name, None, f"{error.strerror}."))
             continue
         if not documents:
             findings.append(_of_file(NOT_A_POLICY, name, None, "There is nothing in it."))
         for document in documents:
-            for path, body in _bodies(document):
+            for path, body in bodies_of(document):
                 if isinstance(body, dict) and isinstance(body.get("conditions"), list):
                     candidates.append(_candidate(document, path, body, name))
                     continue
                 what = f"{path_text(path)}: it" if path else "It"
                 text = f"{what} has no list of conditions, so it is not checked."
                 findings.append(_of_file(NOT_A_POLICY, name, document.positions.get(path), text))
-    return PolicyFiles(candidates=tuple(candidates), findings=tuple(findings))
+    return FromFiles(candidates=tuple(candidates), findings=tuple(findings))
 
 
 def _of_file(rule: Rule, file: str, at: Position | None, text: str) -> Finding:
@@ -113,17 +102,6 @@ def _of_file(rule: Rule, file: str, at: Position | None, text: str) -> Finding:
         text=text,
         remedy=rule.remedy,
     )
-
-
-def _bodies(document: Document) -> list[tuple[Path, Any]]:
-    """What may be policies in a document, and where each begins."""
-    value = document.value
-    above: Path = ()
-    if isinstance(value, dict) and isinstance(value.get(_LISTED), list):
-        above, value = (_LISTED,), value[_LISTED]
-    if isinstance(value, list):
-        return [((*above, index), one) for index, one in enumerate(value)]
-    return [((), value)]
 
 
 def _candidate(document: Document, path: Path, raw: dict[str, Any], file: str) -> Candidate:
