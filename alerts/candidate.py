@@ -28,7 +28,9 @@ from speakfit.errors import InvalidArgument
 Json = dict[str, Any]
 Measure = Hashable
 
-_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+PLACEHOLDER = "PLACEHOLDER_"
+"""What stands before the name of a `${NAME}` once it is filled in."""
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _PERIOD_OF_RAW_POINTS = timedelta(seconds=60)
 _ABOVE = {
     "COMPARISON_GT": True, "COMPARISON_LT": False, ">": True, ">=": True, "<": False, "<=": False,
@@ -257,7 +259,7 @@ def number(value: object) -> float | None:
 
 def without_placeholders(text: str) -> str:
     """The text as it may be once `${NAME}` is filled in; each name stays itself."""
-    return _PLACEHOLDER.sub(r"PLACEHOLDER_\1", text)
+    return _VARIABLE.sub(rf"{PLACEHOLDER}\1", text)
 
 
 def read_filter(text: str) -> Filter | None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from alerts.candidate import Candidate, without_placeholders
+from alerts.candidate import PLACEHOLDER, Candidate, without_placeholders
 from alerts.document import Path
 from alerts.metric_facts import MetricFacts
 from alerts.rule import Hit, Level, Rule, Surroundings
+from speakfit.emulator.resources import POLICY_RESOURCES
+from speakfit.engine.objectives import Objective
 from speakfit.engine.points import Descriptor, MetricKind, ValueType
 from speakfit.engine.policies import parse_policy
 from speakfit.errors import WireError
@@ -19,7 +21,6 @@ from speakfit.errors import WireError
 _ROOT = "alert_policy"
 _FIELD = re.compile(rf"{_ROOT}((?:\.[a-z_]+|\[\d+\])*)")
 _PART = re.compile(r"\.([a-z_]+)|\[(\d+)\]")
-_BURN_RATE = "select_slo_"
 _ACCEPTABLE: Mapping[str, Any] = {
     **dict.fromkeys(
         ("duration", "alignmentPeriod", "autoClose", "period", "renotifyInterval"), "3600s"
@@ -42,14 +43,14 @@ def check(candidate: Candidate, around: Surroundings) -> Iterator[Hit]:
     What is filled in later is taken for right, and an undeclared metric may be anything.
     """
     body = _filled(candidate.body)
-    if _BURN_RATE in str(body.get("conditions")):
-        # Filters on service level objectives have a grammar of their own.
-        return
     unknown: set[str] = set()
     refusals = []
     for guess in _GUESSES:
         refusal = _refusal(body, candidate.metrics, guess, unknown)
         if refusal is None:
+            return
+        if PLACEHOLDER in refusal:
+            # Whatever is filled in there, it is not this.
             return
         refusals.append(refusal)
         if not unknown:
@@ -74,10 +75,16 @@ def _refusal(
         return Descriptor(kind=MetricKind(facts.kind), value_type=ValueType(facts.value_type))
 
     try:
-        parse_policy(body, descriptors=lookup)
+        parse_policy(
+            body, descriptors=lookup, resource_types=POLICY_RESOURCES, objectives=_any_objective
+        )
     except WireError as error:
         return error.what
     return None
+
+
+def _any_objective(name: str) -> Objective:
+    return Objective(name=name, goal=0.5, indicator=None)
 
 
 def _filled(value: Any, name: str = "") -> Any:
