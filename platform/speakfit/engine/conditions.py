@@ -173,6 +173,8 @@ class Verdict:
     """The first evaluation at which the series has had data."""
     gone: Bools | None = None
     """Where it has been without data for too long; None for nowhere."""
+    silence: Ints | None = None
+    """Nanoseconds since the newest point; None for a threshold."""
 
     def known_at(self, index: int) -> bool:
         """Whether the series counts: it has had data and has not been gone too long."""
@@ -376,6 +378,7 @@ def judge_absence(
         values=None,
         first_known=first_known,
         gone=gone,
+        silence=silent,
         state=SeriesState(
             last_seen_ns=int(seen[-1]) if first_known < len(at_ns) else None,
             met=bool(len(met)) and int(met.end[-1]) == len(at_ns),

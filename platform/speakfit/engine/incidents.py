@@ -8,7 +8,7 @@ violating series of every condition while the combiner is satisfied.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
@@ -199,6 +199,8 @@ def _integer(value: str | None) -> int | None:
 
 
 _Evaluated = ThresholdCondition | AbsenceCondition
+Watch = Callable[[int, ThresholdCondition | AbsenceCondition, Verdict], None]
+"""Is told every verdict of a replay: the number of the policy, the condition, and the verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -572,10 +574,12 @@ def replay_many(
     *,
     snoozes: Sequence[Snooze] = (),
     project: str = "",
+    watch: Watch | None = None,
 ) -> tuple[tuple[PolicyState, tuple[Event, ...]], ...]:
     """Evaluate many policies in one pass over the series, which may come from a generator.
 
     What several conditions measure alike is measured once. Gives what replay would give for each.
+    `watch` sees what each series measured, which the events do not tell.
     """
     times = np.asarray(at_ns, dtype=np.int64)
     if not len(times):
@@ -583,7 +587,12 @@ def replay_many(
     if len(times) > 1 and not bool(np.all(np.diff(times) > 0)):
         raise ValueError("evaluation times ascend strictly")
     shared = _Shared(times, project)
-    tallied = [_attend(one, shared) if one.spec.enabled else [] for one in replays]
+    tallied = [
+        _attend(one, shared, None if watch is None else partial(watch, number))
+        if one.spec.enabled
+        else []
+        for number, one in enumerate(replays)
+    ]
     shared.read(series)
     results = []
     for one, judged in zip(replays, tallied, strict=True):
@@ -654,7 +663,9 @@ class _Shared:
             gathering.finish()
 
 
-def _attend(one: Replay, shared: _Shared) -> list[tuple[Judge, _Tally]]:
+def _attend(
+    one: Replay, shared: _Shared, watch: Callable[[_Evaluated, Verdict], None] | None
+) -> list[tuple[Judge, _Tally]]:
     """Put the questions of every condition that is evaluated here."""
     found = []
     for condition in one.spec.conditions:
@@ -671,11 +682,21 @@ def _attend(one: Replay, shared: _Shared) -> list[tuple[Judge, _Tally]]:
             shared.times,
             states=one.state.series.get(condition.name, {}),
             auto_close=one.spec.auto_close,
-            found=tally.add,
+            found=tally.add if watch is None else _both(tally.add, partial(watch, condition)),
         )
         judge.attend(shared.gathering, partial(shared.silences, since_ns=one.active_since_ns))
         found.append((judge, tally))
     return found
+
+
+def _both(
+    first: Callable[[Verdict], None], second: Callable[[Verdict], None]
+) -> Callable[[Verdict], None]:
+    def told(verdict: Verdict) -> None:
+        first(verdict)
+        second(verdict)
+
+    return told
 
 
 def _conclude(
