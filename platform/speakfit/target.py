@@ -142,10 +142,14 @@ def _stack_of(target: Target, stack_file: Path) -> dict[str, str]:
 
 
 def local_channel(target: Target) -> Any:
-    """A plain channel to an emulator; a proxy of the environment must not come between."""
+    """A plain channel to an emulator; a proxy of the environment must not come between.
+
+    Answers may be as large as those of Google's own channels: a page of series is.
+    """
     import grpc
 
-    return grpc.insecure_channel(str(target.host), options=[("grpc.enable_http_proxy", 0)])
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    return grpc.insecure_channel(str(target.host), options=options)
 
 
 def _client(target: Target, service: str) -> Any:
@@ -192,6 +196,27 @@ def policy_clock(target: Target) -> Clock:
     """
     if target.kind is TargetKind.GOOGLE:
         return RealClock()
+    answer = _ask_clock(target)
+    if answer["scale"] == 1:
+        return RealClock()
+    return ScaledClock(
+        scale=answer["scale"],
+        anchor_real_ns=int(answer["anchorRealNs"]),
+        anchor_policy_ns=int(answer["anchorPolicyNs"]),
+    )
+
+
+def policy_now_ns(target: Target) -> int:
+    """The target's policy time now; that of an emulator may stand still.
+
+    Raises TargetError like policy_clock.
+    """
+    if target.kind is TargetKind.GOOGLE:
+        return RealClock().now_ns()
+    return int(_ask_clock(target)["nowNs"])
+
+
+def _ask_clock(target: Target) -> Any:
     import grpc
     from google.protobuf import empty_pb2, struct_pb2
 
@@ -202,7 +227,7 @@ def policy_clock(target: Target) -> Clock:
             response_deserializer=struct_pb2.Struct.FromString,
         )
         try:
-            answer = ask(empty_pb2.Empty(), timeout=5.0)
+            return ask(empty_pb2.Empty(), timeout=5.0)
         except grpc.RpcError as error:
             raise TargetError(
                 "The embedded Cloud Monitoring does not answer.",
@@ -210,10 +235,3 @@ def policy_clock(target: Target) -> Clock:
                 todo="Start it with `make up` or `python -m speakfit.emulator`, or correct "
                 "the address.",
             ) from error
-    if answer["scale"] == 1:
-        return RealClock()
-    return ScaledClock(
-        scale=answer["scale"],
-        anchor_real_ns=int(answer["anchorRealNs"]),
-        anchor_policy_ns=int(answer["anchorPolicyNs"]),
-    )
