@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from alerts.commands import changes, conversion, lint, policies, runbooks
+from alerts.commands import changes, conversion, history, lint, policies, runbooks
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -34,6 +34,8 @@ app.command()(changes.plan)
 app.command()(changes.apply)
 app.command("import")(conversion.import_command)
 app.command()(conversion.export)
+app.command()(history.record)
+app.command()(history.backtest)
 app.command()(runbooks.runbooks)
 
 

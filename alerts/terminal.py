@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +28,7 @@ EXIT_REFUSED = 5
 EXIT_USAGE = 64
 
 
-def _known_policies(context: typer.Context, incomplete: str) -> list[str]:
+def known_policies(context: typer.Context, incomplete: str) -> list[str]:
     """Policy ids for shell completion; none when the catalog cannot be loaded."""
     from alerts.catalog import load_catalog
 
@@ -38,7 +42,7 @@ def _known_policies(context: typer.Context, incomplete: str) -> list[str]:
 PolicyArgument = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="For example worker-down-critical.", autocompletion=_known_policies
+        metavar="ID", help="For example worker-down-critical.", autocompletion=known_policies
     ),
 ]
 CatalogOption = Annotated[
@@ -103,9 +107,56 @@ def tell_error(error: SpeakFitError) -> None:
 def count(number: int, noun: str) -> str:
     """`1 policy`, `2 policies`."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+_SPAN_PART = re.compile(r"(\d{1,9})([smhdw])")
+_SPAN_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def parse_span(text: str, option: str) -> timedelta:
+    """`30d`, `12h`, `90s`, `1d12h`; a usage error names the option for anything else."""
+    parts = _SPAN_PART.findall(text)
+    span = timedelta(seconds=sum(int(number) * _SPAN_SECONDS[unit] for number, unit in parts))
+    if "".join(number + unit for number, unit in parts) != text or not span:
+        raise typer.BadParameter(
+            f"{text!r} is no length of time; write for example 30d, 12h or 90m.",
+            param_hint=f"'{option}'",
+        )
+    return span
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Callable[[float], None]]:
+    """A bar on the terminal while something lasts, told how much is done; nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    err = Console(stderr=True)
+    if not err.is_terminal:
+        yield lambda share: None
+        return
+    columns = (TextColumn(words), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=err, transient=True)
+    task = bar.add_task(words, total=1.0)
+
+    def update(share: float) -> None:
+        # Begun with the first news: until then other lines may be printed.
+        bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        yield update
+    finally:
+        bar.stop()

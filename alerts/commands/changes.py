@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alerts.commands.history import replay_changes
 from alerts.terminal import (
     DEFAULT_CATALOG,
     EXIT_CHANGES,
@@ -21,6 +23,7 @@ from alerts.terminal import (
     PruneOption,
     approved,
     count,
+    parse_span,
     print_json,
     tell,
 )
@@ -38,6 +41,26 @@ def plan(
     emulator: EmulatorOption = None,
     project: ProjectOption = None,
     prune: PruneOption = False,
+    behaviour: Annotated[
+        bool,
+        typer.Option("--behaviour", help="Also show what it would have done on recorded history."),
+    ] = False,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="With --behaviour: a history that record wrote, instead of the target's.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="SPAN",
+            help="With --behaviour: how far back. [default: 14d, or all of --from]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what apply would change.
@@ -48,13 +71,24 @@ def plan(
     from alerts.catalog import load_catalog
     from alerts.session import open_session
 
+    if not behaviour and (from_file is not None or since is not None):
+        raise typer.BadParameter("--from and --since say what --behaviour replays; it is missing.")
+    span = None if since is None else parse_span(since, "--since")
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
         planned = session.plan(prune=prune)
+        if not as_json:
+            _tell_plan(session.out, planned)
+        told = replay_changes(session, planned.changes, from_file, span) if behaviour else None
     if as_json:
-        print_json({"target": str(session.target), **_plan_json(planned)})
-    else:
-        _tell_plan(session.out, planned)
+        document = {"target": str(session.target), **_plan_json(planned)}
+        if behaviour:
+            document["behaviour"] = None if told is None else told.to_json()
+        print_json(document)
+    elif behaviour:
+        nothing = ["On recorded history: no policy changes, so nothing does."]
+        for line in told.lines() if told is not None else nothing:
+            tell(session.out, line)
     raise typer.Exit(EXIT_CHANGES if planned.changes else EXIT_FINE)
 
 
