@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from alerts.commands import changes, conversion, history, lint, policies, runbooks
+from alerts.commands import changes, contract, conversion, history, lint, policies, runbooks
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -36,6 +36,7 @@ app.command("import")(conversion.import_command)
 app.command()(conversion.export)
 app.command()(history.record)
 app.command()(history.backtest)
+app.command()(contract.contract)
 app.command()(runbooks.runbooks)
 
 

@@ -63,7 +63,8 @@ def exported(
             },
         )
         for name, body in descriptors.items()
-        if name in resources
+        # A kind of zero, which is unspecified, is left out of JSON.
+        if name in resources and "metricKind" in body and "valueType" in body
     }
 
 

@@ -8,7 +8,7 @@ answer is large and progress is known.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +121,26 @@ def retrieve(
             on_progress,
         ),
     )
+
+
+def series_keys(
+    gateway: Gateway, metric_types: Iterable[str], *, since: timedelta
+) -> Iterator[SeriesKey]:
+    """The series of some metrics that had a point `since` until now, without their points."""
+    clock = policy_clock(gateway.target)
+    end_ns = policy_now_ns(gateway.target)
+    interval = {
+        "start_time": _stamp(clock.to_real_ns(max(1, end_ns - to_ns(since)))),
+        "end_time": _stamp(clock.to_real_ns(end_ns)),
+    }
+    for metric_type in metric_types:
+        for series in gateway.series(
+            filter=f'metric.type = "{metric_type}"',
+            interval=interval,
+            view="HEADERS",
+            page_size=_PAGE,
+        ):
+            yield _key(series)
 
 
 def _series(

@@ -8,6 +8,7 @@ in time ends the demo with the reason and exit code 1.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -302,6 +303,13 @@ class Demo:
         again = alerts(self.stack, "plan")
         expect(again, 0, "the second alerts plan")
         self.story.tell("[green]✔[/] planned again: " + last_line(again.stdout))
+        contract = alerts(self.stack, "contract", "--json")
+        expect(contract, 0, "alerts contract")
+        kept = json.loads(contract.stdout)
+        self.story.tell(
+            f"[green]✔[/] contract kept: all {kept['references']} references of the alerts are to "
+            f"metrics, labels and units that the services really export"
+        )
 
     def transcribe(self) -> None:
         """Real speech in, transcript out, beside the known text."""

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.cloud import monitoring_v3
 
 from alerts.contract import MAX_VALUES, Grade, compare, exported, references
 from alerts.encode import policy_json
 from alerts.metric import Metric
 from alerts.policies import CATALOG
+from speakfit.emulator.server import Emulator
 from speakfit.engine.points import MetricKind, SeriesKey, ValueType
-from tests.alerts.conftest import ROOT
+from speakfit.metrics import (
+    CHUNKS,
+    DATABASE_CONNECTIONS,
+    QUEUE_DEPTH,
+    REQUEST_DURATION,
+    RESOURCE_TYPE,
+    VERSION_LABEL,
+    WORKERS_ALIVE,
+)
+from speakfit.metrics import REQUESTS as REQUESTS_COUNTER
+from speakfit.target import Target, metric_client
+from tests.alerts.conftest import ROOT, Run
 
 DASHBOARDS = ROOT.parent / "shared" / "corpus" / "dashboards"
 REQUESTS = "workload.googleapis.com/requests"
@@ -192,3 +207,49 @@ def test_published_dashboards_are_read_without_error() -> None:
     ]
     assert len(found) > 500
     assert all(one.grade is Grade.BROKEN for one in compare(found, {}).findings)
+
+
+def test_the_command_reads_a_server_or_a_recording(
+    emulator: Emulator, target: Target, quick_alerts: Run, tmp_path: Path
+) -> None:
+    at = ["--emulator", emulator.grpc_address]
+    assert quick_alerts("apply", "--auto-approve", *at).returncode == 0
+    client = metric_client(target)
+    now = emulator.clock.now_ns()
+    for metric in (QUEUE_DEPTH, WORKERS_ALIVE):
+        point = {
+            "interval": {"end_time": {"seconds": now // 10**9}},
+            "value": {"int64_value": 3},
+        }
+        series = {
+            "metric": {"type": metric.type, "labels": {VERSION_LABEL: "1"}},
+            "resource": {
+                "type": RESOURCE_TYPE,
+                "labels": {"location": "x", "namespace": "n", "job": "api", "task_id": "1"},
+            },
+            "points": [point],
+        }
+        client.create_time_series(
+            name=target.project_name, time_series=[monitoring_v3.TimeSeries(series)]
+        )
+    emulator.advance(timedelta(minutes=2))
+    (tmp_path / "board.json").write_text('{"filter": "metric.type = \\"a/b\\""}', encoding="utf-8")
+    live = quick_alerts("contract", "--json", "--also", "board.json", *at)
+    assert live.returncode == 3
+    answer = json.loads(live.stdout)
+    assert answer["metrics"] == [QUEUE_DEPTH.type, WORKERS_ALIVE.type]
+    broken = {one["what"] for one in answer["findings"] if one["grade"] == "broken"}
+    assert broken == {
+        "Nobody exports a/b.",
+        f"Nobody exports {REQUESTS_COUNTER.type}.",
+        f"Nobody exports {REQUEST_DURATION.type}.",
+        f"Nobody exports {DATABASE_CONNECTIONS.type}.",
+        f"Nobody exports {CHUNKS.type}.",
+    }
+    assert quick_alerts("record", "--since", "1h", "--out", "h.gz", *at).returncode == 0
+    recorded = quick_alerts("contract", "--from", "h.gz", "--json", "--also", "board.json")
+    assert json.loads(recorded.stdout)["findings"] == answer["findings"]
+    for mistake in (["--also", "nowhere.json"], ["--since", "soon"], ["--from", "board.json"]):
+        done = quick_alerts("contract", *mistake, *at)
+        assert done.returncode in (1, 64), mistake
+        assert "to do:" in done.stderr

@@ -30,6 +30,7 @@ def test_the_demo_tells_the_whole_loop_and_ends_well(tmp_path: Path) -> None:
         "alerts planned: Plan: 13 to create",
         "alerts applied: Applied 13 changes",
         "planned again: No changes",
+        "contract kept: all ",
         "transcript after",
         "worker killed with SIGKILL",
         "PagerDuty is paged",
