@@ -70,7 +70,7 @@ class Occurrence:
 
     incident: Incident
     since_ns: int
-    """When the trouble began: the condition's duration before the opening."""
+    """When the trouble behind it began: as long before the opening as the policy waits."""
     closed_ns: int
     """The end of the replay when it was still open."""
     pages: Mapping[str, int]
@@ -349,8 +349,6 @@ def _outcome(
 
 
 def _occurrence(spec: AlertPolicySpec, incident: Incident, end_ns: int) -> Occurrence:
-    condition = next(one for one in spec.conditions if one.name == incident.condition_name)
-    assert isinstance(condition, (ThresholdCondition, AbsenceCondition))
     told = Counter(
         notice.channel
         for notice in notices(
@@ -364,9 +362,23 @@ def _occurrence(spec: AlertPolicySpec, incident: Incident, end_ns: int) -> Occur
     )
     return Occurrence(
         incident=incident,
-        since_ns=incident.started_ns - to_ns(condition.duration),
+        since_ns=incident.started_ns - to_ns(_patience(spec, incident.condition_name)),
         closed_ns=end_ns if incident.ended_ns is None else incident.ended_ns,
         pages=dict(told),
+    )
+
+
+def _patience(spec: AlertPolicySpec, condition_name: str) -> timedelta:
+    """How long the trouble behind an incident had lasted when it opened.
+
+    Conditions that must hold together wait for the most patient one.
+    """
+    either = spec.combiner in (Combiner.OR, Combiner.UNSPECIFIED)
+    return max(
+        one.duration
+        for one in spec.conditions
+        if isinstance(one, (ThresholdCondition, AbsenceCondition))
+        and (one.name == condition_name or not either)
     )
 
 

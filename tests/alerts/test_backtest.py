@@ -383,6 +383,8 @@ outages:
   - {start: 2026-01-01T01:40:00Z, end: 2026-01-01T01:44:00Z, subject: queue-depth}
   - {start: 2026-01-01T01:20:00Z, end: 2026-01-01T01:30:00Z, subject: api-latency,
      severity: critical}
+  - {start: 2026-01-01T01:50:00Z, end: 2026-01-01T01:54:00Z, subject: api-errors,
+     severity: warning}
   - {start: 2026-01-01T02:20:00Z, end: 2026-01-01T02:35:00Z, subject: telemetry-silence}
   - {start: 2025-01-01T02:20:00Z, end: 2025-01-01T02:35:00Z}
 """,
@@ -396,15 +398,13 @@ outages:
         # The warning told of it, but only the critical one was asked.
         (),
         (),
+        # It is over when it has lasted long enough to be told.
+        (("api-errors-warning", 6 * ONE),),
         (),
     ]
-    assert [one.concerned for one in judgement.detections] == [2, 11, 1, 2, 0]
+    assert [one.concerned for one in judgement.detections] == [2, 11, 1, 2, 1, 0]
     assert (judgement.missed, judgement.outside) == (3, 1)
-    assert judgement.false_pages == {
-        "api-errors-warning": 2,
-        "api-errors-critical": 2,
-        "telemetry-silent-critical": 1,
-    }
+    assert judgement.false_pages == {"telemetry-silent-critical": 1}
 
 
 @pytest.mark.parametrize(
