@@ -8,7 +8,7 @@ violating series of every condition while the combiner is satisfied.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
@@ -221,6 +221,8 @@ class Replay:
     spec: AlertPolicySpec
     state: PolicyState
     active_since_ns: int = 0
+    witness: Callable[[_Evaluated, Verdict], None] | None = None
+    """Told of every verdict on every condition, for who asks why something did not open."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -654,6 +656,16 @@ class _Shared:
             gathering.finish()
 
 
+def _both(
+    tally: _Tally, witness: Callable[[_Evaluated, Verdict], None]
+) -> Callable[[Verdict], None]:
+    def found(verdict: Verdict) -> None:
+        tally.add(verdict)
+        witness(tally.condition, verdict)
+
+    return found
+
+
 def _attend(one: Replay, shared: _Shared) -> list[tuple[Judge, _Tally]]:
     """Put the questions of every condition that is evaluated here."""
     found = []
@@ -671,7 +683,7 @@ def _attend(one: Replay, shared: _Shared) -> list[tuple[Judge, _Tally]]:
             shared.times,
             states=one.state.series.get(condition.name, {}),
             auto_close=one.spec.auto_close,
-            found=tally.add,
+            found=tally.add if one.witness is None else _both(tally, one.witness),
         )
         judge.attend(shared.gathering, partial(shared.silences, since_ns=one.active_since_ns))
         found.append((judge, tally))
