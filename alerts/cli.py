@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from alerts.commands import changes, conversion, lint, policies, runbooks
+from alerts.commands import changes, conversion, lint, policies, runbooks, scenarios
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -30,6 +30,8 @@ app.command("list")(policies.list_command)
 app.command()(policies.show)
 app.command()(policies.explain)
 app.command()(lint.lint)
+app.command("test")(scenarios.rehearse)
+app.command()(scenarios.schema)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command("import")(conversion.import_command)

@@ -7,6 +7,7 @@ SpeakFitError
 ├── AudioError             a recording cannot be used
 ├── CatalogError           a policy, route or runbook is declared wrongly
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
+├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
 ├── PagerDutyError         PagerDuty refused an event or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
@@ -81,6 +82,10 @@ class DocumentError(CatalogError):
         super().__init__(what, where=f"{file}:{line}:{column}", todo=todo)
         self.line = line
         self.column = column
+
+
+class ScenarioError(SpeakFitError):
+    """A scenario cannot be read, or asks for what can never be checked."""
 
 
 class ApplyError(SpeakFitError):

@@ -1,0 +1,256 @@
+"""`test` and `schema`: scenarios run against the policies, and the form of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alerts.terminal import (
+    DEFAULT_CATALOG,
+    EXIT_FINE,
+    EXIT_GATE,
+    CatalogOption,
+    JsonOption,
+    console,
+    count,
+    print_json,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alerts.coverage import Coverage
+    from alerts.stage import Stage
+    from alerts.suite import TimedTrial
+    from alerts.trial import Trial
+
+DEFAULT_FOLDER = Path("tests/scenarios")
+_MOST_MISSING = 12
+"""Lines of what is not covered; --json has them all."""
+
+
+def rehearse(
+    scenarios: Annotated[
+        Path, typer.Option("--scenarios", metavar="DIR", help="Folder of the scenario files.")
+    ] = DEFAULT_FOLDER,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="GLOB", help="Only scenarios with such a name or file."),
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", metavar="ID", help="Only what is about this policy."),
+    ] = None,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-under",
+            metavar="PERCENT",
+            min=0,
+            max=100,
+            help="Exit code 3 when the coverage is lower.",
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit report too.")
+    ] = None,
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    as_json: JsonOption = False,
+) -> None:
+    """Test the policies with scripted time series.
+
+    Runs every scenario through the engine, evaluating each minute: what must page, must stay
+    quiet and must resolve. Exit code 3 when a scenario fails or --fail-under is missed.
+    """
+    from alerts.catalog import find_policy, load_catalog
+    from alerts.coverage import measure
+    from alerts.stage import Stage
+    from alerts.suite import read_folder, run_suite
+
+    loaded = load_catalog(catalog)
+    policies = [find_policy(loaded, one).id for one in policy or ()]
+    stage = Stage.of(loaded)
+    plays = read_folder(scenarios, stage, only=only or (), policies=policies)
+    out = console()
+    if not as_json:
+        tell(out, f"Scenarios in {scenarios}, catalog {loaded.name} ({catalog})")
+        tell(out, "")
+    width = max(len(play.scenario.subject) for play in plays)
+
+    def done(trial: Trial) -> None:
+        if not as_json:
+            _tell_trial(out, trial, width)
+
+    trials = run_suite(plays, stage, done)
+    covered = measure(stage, (one.trial for one in trials), policies or stage.policies)
+    failed = [one for one in trials if not one.trial.passed]
+    missed = fail_under is not None and covered.percent < fail_under
+    if junit is not None:
+        _write_junit(junit, trials)
+    if as_json:
+        print_json(_json(loaded.name, stage, trials, covered, fail_under))
+    else:
+        _tell_failures(out, [one.trial for one in failed])
+        _tell_missing(out, covered)
+        _tell_outcome(out, len(trials), len(failed), covered)
+        if missed:
+            line = f"Coverage is below {fail_under:g} %."
+            tell(out, line, (line, "red"))
+    raise typer.Exit(EXIT_GATE if failed or missed else EXIT_FINE)
+
+
+def schema(
+    name: Annotated[
+        str, typer.Argument(metavar="[FILE KIND]", help="Kind of file; scenarios is the default.")
+    ] = "scenarios",
+) -> None:
+    """Print the JSON Schema of a kind of file.
+
+    For editors: it is the very schema that the files are checked against.
+    """
+    from alerts.form import nearest
+    from alerts.schema import SCHEMAS
+
+    if name not in SCHEMAS:
+        hint = nearest(name, SCHEMAS) or f"There are: {', '.join(SCHEMAS)}."
+        raise typer.BadParameter(f"There is no schema {name!r}. {hint}")
+    print_json(SCHEMAS[name])
+
+
+def _tell_trial(out: Console, trial: Trial, width: int) -> None:
+    word, colour = ("pass", "green") if trial.passed else ("FAIL", "bold red")
+    scenario = trial.scenario
+    tell(out, f"  {word}  {scenario.subject:<{width}}  {scenario.name}", (word, colour))
+
+
+_STATES = (("OPENS", "red"), ("breaks,", "yellow"), ("met, held back", "yellow"))
+
+
+def _tell_failures(out: Console, trials: Sequence[Trial]) -> None:
+    from alerts.drawing import explain
+
+    for trial in trials:
+        scenario = trial.scenario
+        place = f"{scenario.file}:{scenario.line}"
+        tell(out, "")
+        tell(out, f"{place}  {scenario.name}", (place, "bold red"), (scenario.name, "bold"))
+        for failure in trial.failures:
+            tell(out, "")
+            for line in explain(trial, failure):
+                tell(out, f"  {line}".rstrip(), *_STATES)
+
+
+def _tell_missing(out: Console, covered: Coverage) -> None:
+    from alerts.coverage import missing_lines
+
+    lines = missing_lines(covered)
+    if lines:
+        tell(out, "")
+        tell(out, "Not covered", ("Not covered", "bold"))
+    for line in lines[:_MOST_MISSING]:
+        tell(out, f"  {line}")
+    if len(lines) > _MOST_MISSING:
+        tell(out, f"  and {len(lines) - _MOST_MISSING} more; --json has them all")
+    if covered.unevaluated:
+        tell(out, "")
+        tell(out, "Not evaluated here, or not in full", ("Not evaluated here", "bold"))
+    for policy in covered.unevaluated:
+        tell(out, f"  {policy}")
+
+
+def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage) -> None:
+    parts = ", ".join(
+        f"{found} of {count(total, kind)}"
+        for kind in ("policy", "condition", "transition")
+        for found, total in [covered.of(count(2, kind).partition(" ")[2])]
+    )
+    words = f"{run - failed} passed, {failed} failed" if failed else "all passed"
+    tell(out, "")
+    tell(
+        out,
+        f"{count(run, 'scenario')}: {words}. Coverage {_percent(covered.percent)}: {parts}.",
+        (words, "red" if failed else "green"),
+    )
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to what it is not."""
+    return f"{int(share * 10) / 10:g} %"
+
+
+def _json(
+    catalog: str,
+    stage: Stage,
+    trials: Sequence[TimedTrial],
+    covered: Coverage,
+    fail_under: float | None,
+) -> dict[str, Any]:
+    from alerts.drawing import explain
+    from alerts.notation import print_span
+
+    return {
+        "catalog": catalog,
+        "policies": list(stage.policies),
+        "scenarios": [
+            {
+                "file": trial.scenario.file,
+                "line": trial.scenario.line,
+                "subject": trial.scenario.subject,
+                "name": trial.scenario.name,
+                "passed": trial.passed,
+                "failures": [
+                    {
+                        "policy": failure.policy,
+                        "what": failure.what,
+                        "moments": [print_span(moment) for moment in failure.moments],
+                        "explanation": explain(trial, failure),
+                    }
+                    for failure in trial.failures
+                ],
+            }
+            for trial in (one.trial for one in trials)
+        ],
+        "passed": sum(one.trial.passed for one in trials),
+        "failed": sum(not one.trial.passed for one in trials),
+        "coverage": {
+            "percent": round(covered.percent, 1),
+            "required": fail_under,
+            **{
+                kind: dict(zip(("covered", "total"), covered.of(kind), strict=True))
+                for kind in ("policies", "conditions", "transitions")
+            },
+            "missing": [
+                {
+                    "policy": target.policy,
+                    "condition": target.condition or None,
+                    "transition": target.transition or None,
+                }
+                for target in covered.missing
+            ],
+            "not_evaluated": list(covered.unevaluated),
+        },
+    }
+
+
+def _write_junit(path: Path, trials: Sequence[TimedTrial]) -> None:
+    from alerts.drawing import explanation
+    from alerts.junit import Case, write_junit
+
+    write_junit(
+        path,
+        [
+            Case(
+                group=one.trial.scenario.subject,
+                name=one.trial.scenario.name,
+                file=one.trial.scenario.file,
+                line=one.trial.scenario.line,
+                seconds=one.seconds,
+                failure=explanation(one.trial),
+            )
+            for one in trials
+        ],
+    )
