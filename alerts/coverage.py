@@ -6,7 +6,7 @@ when a scenario that passed went through it and said what was to come of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from alerts.stage import Stage
-from alerts.trial import Evaluated, Measured, Opening, Trial
+from alerts.trial import Evaluated, Measured, Opening, Trial, unevaluated
 from speakfit.engine.conditions import (
     AbsenceCondition,
     MissingData,
@@ -59,8 +59,8 @@ class Coverage:
 
     targets: tuple[Target, ...]
     covered: frozenset[Target]
-    unevaluated: tuple[str, ...]
-    """Policies with a condition that is not evaluated here; that condition is no target."""
+    unevaluated: Mapping[str, str]
+    """Policies that are not evaluated here, or not in full, and why; that is no target."""
 
     @property
     def missing(self) -> tuple[Target, ...]:
@@ -89,13 +89,13 @@ def missing_lines(coverage: Coverage) -> list[str]:
     missing = coverage.missing
     bare = {target.policy for target in missing if not target.condition}
     lines = [
-        f"{policy}: no scenario expects its page"
+        f"{policy}: no scenario that passes expects its page"
         for policy in dict.fromkeys(target.policy for target in missing if target.policy in bare)
     ]
     grouped: dict[tuple[str, str], list[str]] = {}
     for target in missing:
         if target.policy not in bare:
-            words = target.transition or "no scenario expects its page"
+            words = target.transition or "no scenario that passes expects its page"
             grouped.setdefault((target.policy, target.condition), []).append(words)
     lines += [
         f"{policy}, {condition}: {'; '.join(words)}"
@@ -106,7 +106,8 @@ def missing_lines(coverage: Coverage) -> list[str]:
 
 def measure(stage: Stage, trials: Iterable[Trial], policies: Iterable[str]) -> Coverage:
     """What the trials that passed cover of some policies."""
-    wanted = [stage.policies[policy] for policy in policies]
+    names = list(policies)
+    wanted = [stage.policies[policy] for policy in names if policy in stage.policies]
     targets = [target for staged in wanted for target in _targets(staged.id, staged.spec)]
     found: set[Target] = set()
     for trial in trials:
@@ -116,7 +117,10 @@ def measure(stage: Stage, trials: Iterable[Trial], policies: Iterable[str]) -> C
     return Coverage(
         targets=tuple(targets),
         covered=frozenset(found & set(targets)),
-        unevaluated=tuple(staged.id for staged in wanted if not staged.spec.evaluated),
+        unevaluated={
+            **{staged.id: reason for staged in wanted if (reason := unevaluated(staged.spec))},
+            **{policy: stage.unread[policy] for policy in names if policy in stage.unread},
+        },
     )
 
 

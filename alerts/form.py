@@ -71,9 +71,13 @@ class Form:
     """One YAML file: its value as dicts, lists and scalars, and where each of them stands."""
 
     def __init__(self, file: str, text: str) -> None:
-        """Read it; `problems` says what is wrong, and then `value` may lack it."""
+        """Read it; `problems` says what is wrong, and then `value` may lack it.
+
+        `parsed` is false when it is no YAML at all.
+        """
         self.file = file
         self.problems: list[Problem] = []
+        self.parsed = False
         self.value: Any = None
         self._text = text
         self._keys: dict[Path, _Place] = {}
@@ -90,7 +94,7 @@ class Form:
                     line=mark.line + 1 if mark else 1,
                     column=mark.column + 1 if mark else 1,
                     what=f"Not YAML: {', '.join(words)}.",
-                    todo="Quote text that holds ': ', ' #' or begins with one of {[&*!|>%@.",
+                    todo="Look at the indentation, and quote text that holds ': ' or ' #'.",
                 )
             )
             return
@@ -105,6 +109,7 @@ class Form:
                 )
             )
             return
+        self.parsed = True
         if root is not None:
             self.value = self._read(root, ())
 
@@ -128,15 +133,13 @@ class Form:
         """The line a value begins in."""
         return self._places[path].line if path in self._places else 1
 
-    def check(self, schema: Mapping[str, Any]) -> bool:
-        """Whether the value is what a JSON Schema asks; problems say where it is not.
+    def check(self, schema: Mapping[str, Any]) -> None:
+        """Note where the value is not what a JSON Schema asks.
 
         Knows the keywords that our schemas use: type, properties, required, additionalProperties,
         items, minItems, maxItems, enum, pattern, minimum, exclusiveMinimum, anyOf and $ref.
         """
-        before = len(self.problems)
         _Check(self, schema).value(self.value, schema, ())
-        return len(self.problems) == before
 
     def wrong_key(self, path: Path, what: str, todo: str) -> None:
         """Note that a key of a mapping is wrong."""
@@ -249,7 +252,7 @@ class _Check:
             if not least <= len(value) <= most:
                 self._form.problem(
                     path,
-                    "The list is empty." if not value else f"The list has {len(value)} entries.",
+                    f"The list has {len(value) or 'nothing'} in it.",
                     _about(schema),
                 )
             for number, item in enumerate(value):
@@ -290,8 +293,8 @@ class _Check:
             known = [str(one) for one in schema["enum"]]
             self._form.problem(
                 path,
-                f"{value!r} is not one of {', '.join(known)}.",
-                nearest(str(value), known),
+                f"{value!r} is not {' or '.join(known)}.",
+                nearest(str(value), known) or _about(schema),
             )
         if "pattern" in schema and not re.search(schema["pattern"], value):
             self._form.problem(path, f"{value!r} does not fit.", _about(schema))

@@ -192,7 +192,9 @@ def read_scenarios(path: Path) -> ScenarioFile:
 def parse_scenarios(file: str, text: str) -> ScenarioFile:
     """The scenarios of a text that is called `file` in messages."""
     form = Form(file, text)
-    if form.problems or not form.check(SCENARIOS):
+    if form.parsed:
+        form.check(SCENARIOS)
+    if form.problems:
         return ScenarioFile(form=form, scenarios=())
     reader = _Reader(form)
     scenarios = tuple(

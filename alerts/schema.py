@@ -48,8 +48,8 @@ _POLICIES: Json = {
 }
 _STEP: Json = {**_SPAN, "description": "Time between two exports, 30s unless said."}
 _NOTATION = (
-    "promtool's notation: 0x9, 0+1x10, _x4, stale; also 5 for 3m, reset, true, "
-    "{mean: 0.2, sd: 0.1, n: 100} and {0.1: 94, 2.4: 6}."
+    "as text: 0x9 101x19, 0+1x10, _x4, stale, 5 for 3m, reset, or, quoted, "
+    "'{mean: 0.2, sd: 0.1, n: 100} for 5m' and '{0.1: 94, 2.4: 6}x9'."
 )
 _WHEN: Json = {
     "at": {**_TIME, "description": "Exactly in the evaluation at this time, such as 11m."},
@@ -160,12 +160,12 @@ SCENARIOS: Json = {
                 "resource": _MANY_LABELS,
                 "values": {
                     "type": ["string", "number", "boolean"],
-                    "description": f"What each export writes, in {_NOTATION}",
+                    "description": f"What each export writes, {_NOTATION}",
                 },
                 "gains": {
                     "type": ["string", "number", "boolean"],
                     "description": "What a counter gains, or a distribution records, between two "
-                    f"exports, in {_NOTATION}",
+                    f"exports, {_NOTATION}",
                 },
                 "noise": {
                     "title": "Noise",
@@ -248,7 +248,11 @@ SCENARIOS: Json = {
                 },
                 "resolves": {
                     "anyOf": [
-                        {"type": "string", "enum": ["never"]},
+                        {
+                            "type": "string",
+                            "enum": ["never"],
+                            "description": "Or a mapping, such as {at: 14m}.",
+                        },
                         {"$ref": "#/$defs/resolves"},
                     ],
                     "description": "When the incident must close, or never.",

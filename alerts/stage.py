@@ -88,6 +88,12 @@ class Play:
         return to_ns_of(self.scenario)
 
     @property
+    def named(self) -> frozenset[str]:
+        """The policies that it says something about: more than that nothing at all may page."""
+        said = {page.policy for page in self.pages}
+        return frozenset(said) | (self.quiet if "*" not in self.scenario.quiet else frozenset())
+
+    @property
     def end(self) -> timedelta:
         """The time of the last evaluation, from the start."""
         return self.time(int(self.times[-1]))
@@ -108,20 +114,32 @@ class Stage:
 
     catalog: str
     policies: Mapping[str, StagedPolicy]
+    unread: Mapping[str, str]
+    """Policies that the engine cannot read, and why: a metric's kind is not known."""
     metrics: Mapping[str, MetricRecord]
     descriptors: Mapping[str, Descriptor]
 
     @classmethod
     def of(cls, catalog: Catalog) -> Stage:
-        """Compile every policy; a CatalogError if the engine cannot read one."""
+        """Compile every policy; a CatalogError if Cloud Monitoring would refuse one."""
         descriptors = engine_descriptors(catalog)
-        staged = {}
+        staged: dict[str, StagedPolicy] = {}
+        unread: dict[str, str] = {}
         for policy in catalog.policies:
             body = policy_json(policy, catalog, runbook_base_url=RUNBOOKS)
-            staged[policy.id] = staged_policy(policy.id, body, descriptors.get)
+            asked = _Asked(descriptors)
+            try:
+                staged[policy.id] = staged_policy(policy.id, body, asked)
+            except NotFound:
+                unread[policy.id] = f"the kind of {', '.join(asked.missing)} is not known"
+            except InvalidArgument as error:
+                raise CatalogError(
+                    error.what, where=f"policy {policy.id}", todo="Correct the field it names."
+                ) from error
         return cls(
             catalog=catalog.name,
             policies=staged,
+            unread=unread,
             metrics=known_metrics(catalog),
             descriptors=descriptors,
         )
@@ -130,7 +148,7 @@ class Stage:
         """The ids of the policies that any of the patterns names."""
         return frozenset(
             policy
-            for policy in self.policies
+            for policy in (*self.policies, *self.unread)
             if any(fnmatchcase(policy, pattern) for pattern in patterns)
         )
 
@@ -149,20 +167,26 @@ class Stage:
         return None if found.failed else play
 
 
+class _Asked:
+    """Descriptors by metric type, remembering which were asked for in vain."""
+
+    def __init__(self, known: Mapping[str, Descriptor]) -> None:
+        self._known = known
+        self.missing: list[str] = []
+
+    def __call__(self, metric_type: str) -> Descriptor | None:
+        found = self._known.get(metric_type)
+        if found is None:
+            self.missing.append(metric_type)
+        return found
+
+
 def staged_policy(
     policy_id: str, body: Json, descriptors: Callable[[str], Descriptor | None]
 ) -> StagedPolicy:
     """A compiled policy, read by the engine; its name there is its id."""
     named = {**body, "name": policy_id}
-    try:
-        spec = parse_policy(named, descriptors=descriptors)
-    except (InvalidArgument, NotFound) as error:
-        raise CatalogError(
-            error.what,
-            where=f"policy {policy_id}",
-            todo="Correct the field it names; a metric must be one whose kind the catalog knows.",
-        ) from error
-    return StagedPolicy(id=policy_id, body=named, spec=spec)
+    return StagedPolicy(id=policy_id, body=named, spec=parse_policy(named, descriptors=descriptors))
 
 
 class _Raising:
@@ -302,6 +326,13 @@ class _SetUp:
 
     def _page(self, page: Page, path: Place, *, measured: set[str], end: timedelta) -> Page:
         staged = self._stage.policies.get(page.policy)
+        if page.policy in self._stage.unread:
+            self._wrong(
+                (*path, "policy"),
+                f"{page.policy} is not evaluated here: {self._stage.unread[page.policy]}.",
+                "Declare the metric with its kind and value type in the catalog.",
+            )
+            return page
         if staged is None:
             self._unknown_policy(page.policy, (*path, "policy"))
             return page
@@ -319,7 +350,8 @@ class _SetUp:
         if page.severity and Severity(page.severity.upper()) is not spec.severity:
             self._wrong(
                 (*path, "severity"),
-                f"{page.policy} is {spec.severity.value.lower()}, never {page.severity}.",
+                f"The severity of {page.policy} is {spec.severity.value.lower()}, never "
+                f"{page.severity}.",
             )
         names = [condition.display_name for condition in spec.conditions]
         if page.condition and page.condition not in names:
@@ -543,7 +575,7 @@ class _SetUp:
         except NotationError as error:
             self._wrong(place, error.what, error.todo, token=error.token)
             return None
-        bounds = script.buckets or tuple(getattr(metric, "buckets", ()))
+        bounds = script.buckets or metric.buckets
         track = Track(self._start_ns, to_ns(step), descriptor, running=key == "values")
         noisy = Noisy(script)
         for stretch in stretches:

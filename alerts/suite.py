@@ -51,13 +51,14 @@ def read_folder(
     plays = [
         play
         for play in read_suite(scenario_paths(folder), stage)
-        if chosen(play.scenario, only) and (not policies or _named(play) & set(policies))
+        if chosen(play.scenario, only) and (not policies or play.named & set(policies))
     ]
     if not plays:
         raise ScenarioError(
             "No scenario is chosen.",
             where=f"{folder}, {', '.join([*only, *policies])}",
-            todo="`python -m alerts test` lists them all; --only takes patterns such as '*warns*'.",
+            todo="`python -m alerts test` lists them all. --only takes patterns such as '*warns*'; "
+            "--policy takes those that name the policy under pages or quiet.",
         )
     return plays
 
@@ -68,11 +69,6 @@ def chosen(scenario: Scenario, patterns: Collection[str]) -> bool:
     return not patterns or any(
         fnmatchcase(text.lower(), pattern.lower()) for text in texts for pattern in patterns
     )
-
-
-def _named(play: Play) -> set[str]:
-    """The policies that a scenario says something about."""
-    return {page.policy for page in play.pages} | play.quiet
 
 
 def run_suite(

@@ -309,23 +309,28 @@ def _missed(page: Page, spec: AlertPolicySpec, play: Play, left: list[Opening]) 
         named = [f"{key}={value}" for key, value in page.series.items()]
         named += [repr(page.condition)] if page.condition else []
         what += f" for {', '.join(named)}"
-    unseen = [one for one in spec.conditions if isinstance(one, UnevaluatedCondition)]
+    # What came at another time or for another series is told once, as the miss that it is.
     others = [one for one in left if matches(page, one.incident)]
-    # What came at another time is told once, as the miss that it is.
+    others = others or [one for one in left if one.opened == left[0].opened]
     left[:] = [one for one in left if one not in others]
-    others = others or list(left)
     moments = _moments(page.when) or (play.end,)
     if others:
         times = dict.fromkeys(one.opened for one in others)
         series = "" if matches(page, others[0].incident) else f" for {_labels(others[0].incident)}"
         what += f"; it paged at {', '.join(print_span(time) for time in times)}{series}"
         moments = (*moments, *list(times)[:2])
-    elif unseen:
-        kinds = ", ".join(dict.fromkeys(one.kind.value for one in unseen))
-        what += f"; it is not evaluated here ({kinds})"
+    elif unevaluated(spec):
+        what += f"; it is not evaluated here: {unevaluated(spec)}"
+        moments = ()
     else:
         what += "; it never paged"
     return Failure(policy=page.policy, what=f"{what}.", moments=moments)
+
+
+def unevaluated(spec: AlertPolicySpec) -> str:
+    """Why a policy is not evaluated here, or not in full; empty when it is."""
+    kinds = [one.kind.name for one in spec.conditions if isinstance(one, UnevaluatedCondition)]
+    return f"it has a condition of kind {', '.join(dict.fromkeys(kinds))}" if kinds else ""
 
 
 def _unexpected(policy: str, play: Play, left: Sequence[Opening]) -> list[Failure]:

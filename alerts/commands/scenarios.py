@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alerts.coverage import Coverage
-    from alerts.stage import Stage
+    from alerts.stage import Play, Stage
     from alerts.suite import TimedTrial
     from alerts.trial import Trial
 
@@ -86,7 +86,11 @@ def rehearse(
             _tell_trial(out, trial, width)
 
     trials = run_suite(plays, stage, done)
-    covered = measure(stage, (one.trial for one in trials), policies or stage.policies)
+    covered = measure(
+        stage,
+        (one.trial for one in trials),
+        policies or _covered_by(plays, stage, only=bool(only)),
+    )
     failed = [one for one in trials if not one.trial.passed]
     missed = fail_under is not None and covered.percent < fail_under
     if junit is not None:
@@ -103,15 +107,22 @@ def rehearse(
     raise typer.Exit(EXIT_GATE if failed or missed else EXIT_FINE)
 
 
+def _covered_by(plays: Sequence[Play], stage: Stage, *, only: bool) -> list[str]:
+    """The policies whose coverage counts: all, or those that the chosen scenarios name."""
+    everything = [*stage.policies, *stage.unread]
+    named = frozenset[str]().union(*(play.named for play in plays))
+    return [policy for policy in everything if policy in named or not only]
+
+
 def schema(
-    name: Annotated[
-        str, typer.Argument(metavar="[FILE KIND]", help="Kind of file; scenarios is the default.")
-    ] = "scenarios",
+    name: Annotated[str, typer.Argument(metavar="KIND", help="Kind of file.")] = "scenarios",
+    as_json: JsonOption = False,
 ) -> None:
     """Print the JSON Schema of a kind of file.
 
-    For editors: it is the very schema that the files are checked against.
+    For editors: it is the very schema that the files are checked against. JSON either way.
     """
+    del as_json
     from alerts.form import nearest
     from alerts.schema import SCHEMAS
 
@@ -158,8 +169,8 @@ def _tell_missing(out: Console, covered: Coverage) -> None:
     if covered.unevaluated:
         tell(out, "")
         tell(out, "Not evaluated here, or not in full", ("Not evaluated here", "bold"))
-    for policy in covered.unevaluated:
-        tell(out, f"  {policy}")
+    for policy, reason in covered.unevaluated.items():
+        tell(out, f"  {policy}: {reason}")
 
 
 def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage) -> None:
@@ -168,7 +179,9 @@ def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage) -> Non
         for kind in ("policy", "condition", "transition")
         for found, total in [covered.of(count(2, kind).partition(" ")[2])]
     )
-    words = f"{run - failed} passed, {failed} failed" if failed else "all passed"
+    words = "passed" if run == 1 else "all passed"
+    if failed:
+        words = f"{run - failed} passed, {failed} failed"
     tell(out, "")
     tell(
         out,
@@ -231,7 +244,7 @@ def _json(
                 }
                 for target in covered.missing
             ],
-            "not_evaluated": list(covered.unevaluated),
+            "not_evaluated": dict(covered.unevaluated),
         },
     }
 
