@@ -130,8 +130,12 @@ class Stage:
             asked = _Asked(descriptors)
             try:
                 staged[policy.id] = staged_policy(policy.id, body, asked)
-            except NotFound:
-                unread[policy.id] = f"the kind of {', '.join(asked.missing)} is not known"
+            except NotFound as error:
+                unread[policy.id] = (
+                    f"the kind of {', '.join(asked.missing)} is not known"
+                    if asked.missing
+                    else error.what
+                )
             except InvalidArgument as error:
                 raise CatalogError(
                     error.what, where=f"policy {policy.id}", todo="Correct the field it names."

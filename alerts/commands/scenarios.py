@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alerts.coverage import Coverage
+    from alerts.probe import Probes
     from alerts.stage import Play, Stage
     from alerts.suite import TimedTrial
     from alerts.trial import Trial
@@ -68,6 +69,7 @@ def rehearse(
     """
     from alerts.catalog import find_policy, load_catalog
     from alerts.coverage import measure
+    from alerts.probe import probe
     from alerts.stage import Stage
     from alerts.suite import read_folder, run_suite
 
@@ -86,28 +88,27 @@ def rehearse(
             _tell_trial(out, trial, width)
 
     trials = run_suite(plays, stage, done)
-    covered = measure(
-        stage,
-        (one.trial for one in trials),
-        policies or _covered_by(plays, stage, only=bool(only)),
-    )
+    about = policies or _named_by(plays, stage, only=bool(only))
+    covered = measure(stage, (one.trial for one in trials), about)
+    probes = probe(stage, about)
     failed = [one for one in trials if not one.trial.passed]
     missed = fail_under is not None and covered.percent < fail_under
     if junit is not None:
         _write_junit(junit, trials)
     if as_json:
-        print_json(_json(loaded.name, stage, trials, covered, fail_under))
+        print_json(_json(loaded.name, stage, trials, covered, fail_under, probes))
     else:
         _tell_failures(out, [one.trial for one in failed])
+        _tell_surprises(out, probes)
         _tell_missing(out, covered)
-        _tell_outcome(out, len(trials), len(failed), covered)
+        _tell_outcome(out, len(trials), len(failed), covered, probes)
         if missed:
             line = f"Coverage is below {fail_under:g} %."
             tell(out, line, (line, "red"))
     raise typer.Exit(EXIT_GATE if failed or missed else EXIT_FINE)
 
 
-def _covered_by(plays: Sequence[Play], stage: Stage, *, only: bool) -> list[str]:
+def _named_by(plays: Sequence[Play], stage: Stage, *, only: bool) -> list[str]:
     """The policies whose coverage counts: all, or those that the chosen scenarios name."""
     everything = [*stage.policies, *stage.unread]
     named = frozenset[str]().union(*(play.named for play in plays))
@@ -155,6 +156,19 @@ def _tell_failures(out: Console, trials: Sequence[Trial]) -> None:
                 tell(out, f"  {line}".rstrip(), *_STATES)
 
 
+def _tell_surprises(out: Console, probes: Probes) -> None:
+    for title, those in (
+        ("Surprises of generated cases, which count as no test", probes.surprises),
+        ("No case could be generated", probes.skipped),
+    ):
+        if those:
+            tell(out, "")
+            tell(out, title, (title, "bold"))
+        for one in those:
+            case = f", {one.case}" if one.case else ""
+            tell(out, f"  {one.policy}, {one.condition}{case}: {one.surprise}")
+
+
 def _tell_missing(out: Console, covered: Coverage) -> None:
     from alerts.coverage import missing_lines
 
@@ -173,7 +187,7 @@ def _tell_missing(out: Console, covered: Coverage) -> None:
         tell(out, f"  {policy}: {reason}")
 
 
-def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage) -> None:
+def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage, probes: Probes) -> None:
     parts = ", ".join(
         f"{found} of {count(total, kind)}"
         for kind in ("policy", "condition", "transition")
@@ -188,6 +202,8 @@ def _tell_outcome(out: Console, run: int, failed: int, covered: Coverage) -> Non
         f"{count(run, 'scenario')}: {words}. Coverage {_percent(covered.percent)}: {parts}.",
         (words, "red" if failed else "green"),
     )
+    surprises = count(len(probes.surprises), "surprise") if probes.surprises else "no surprise"
+    tell(out, f"{count(len(probes.findings), 'generated case')}: {surprises}.")
 
 
 def _percent(share: float) -> str:
@@ -201,6 +217,7 @@ def _json(
     trials: Sequence[TimedTrial],
     covered: Coverage,
     fail_under: float | None,
+    probes: Probes,
 ) -> dict[str, Any]:
     from alerts.drawing import explain
     from alerts.notation import print_span
@@ -245,6 +262,22 @@ def _json(
                 for target in covered.missing
             ],
             "not_evaluated": dict(covered.unevaluated),
+        },
+        "generated": {
+            "cases": len(probes.findings),
+            "surprises": [
+                {
+                    "policy": one.policy,
+                    "condition": one.condition,
+                    "case": one.case,
+                    "surprise": one.surprise,
+                }
+                for one in probes.surprises
+            ],
+            "skipped": [
+                {"policy": one.policy, "condition": one.condition, "reason": one.surprise}
+                for one in probes.skipped
+            ],
         },
     }
 

@@ -206,11 +206,17 @@ from alerts.metric import Metric
 from alerts.policies import CATALOG as SPEAKFIT
 from alerts.policy import Catalog
 
+COUNTED = Aggregation(aligner=Aligner.ALIGN_COUNT)
 (like,) = [one for one in SPEAKFIT.policies if one.id == "worker-down-critical"]
 CATALOG = Catalog(
     name="partly",
     policies=(
-        like,
+        replace(like, auto_close=None),
+        replace(
+            like,
+            subject="workers-negative",
+            conditions=(replace(like.conditions[0], below=0, aggregation=COUNTED),),
+        ),
         replace(
             like,
             subject="prometheus-down",

@@ -224,7 +224,7 @@ def test_a_scenario_that_could_not_be_checked_is_refused_with_all_its_problems()
         trial(pages=(wrong,), quiet=("api-latncy-*",))
     text = str(raised.value)
     assert "pages[0].at: 1h30m is never reached: the scenario ends after 23m." in text
-    assert "pages[0].severity: queue-depth-warning is warning, never critical." in text
+    assert "pages[0].severity: The severity of queue-depth-warning is warning" in text
     assert "quiet[0]: No policy is called 'api-latncy-*'." in text
 
 
