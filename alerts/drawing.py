@@ -11,7 +11,7 @@ from math import isnan
 
 from alerts.notation import print_span
 from alerts.trial import Failure, Measured, Opening, Trial
-from speakfit.engine.conditions import Operator, Runs, ThresholdCondition
+from speakfit.engine.conditions import MissingData, Operator, Runs, ThresholdCondition
 from speakfit.engine.points import SeriesKey
 
 _MINUTE = timedelta(minutes=1)
@@ -102,6 +102,12 @@ def _seconds(value: float) -> str:
     return print_span(timedelta(seconds=value))
 
 
+def _active(one: Measured) -> bool:
+    """Whether missing data counts as breaking the threshold."""
+    condition = one.condition
+    return isinstance(condition, ThresholdCondition) and condition.missing is MissingData.ACTIVE
+
+
 def _is_above(one: Measured) -> bool:
     condition = one.condition
     return not isinstance(condition, ThresholdCondition) or condition.operator is Operator.GT
@@ -182,13 +188,15 @@ def _states(trial: Trial, one: Measured, openings: Sequence[Opening]) -> Callabl
                 return f"closes ({opening.reason})"
             if opening.open_at(time):
                 return "open"
-        silence = "no data" if values is not None and isnan(values[row]) else ""
+        silent = values is not None and isnan(values[row])
         if _begin(one.verdict.met, row) is not None:
             return "met, held back"
         since = _begin(one.verdict.violating, row)
-        if since is not None:
-            return f"breaks, {print_span((row - since) * _MINUTE)} of {lasting}"
-        return silence and "-"
+        if since is None:
+            return ""
+        if silent and not _active(one):
+            return "undecided"
+        return f"breaks, {print_span((row - since) * _MINUTE)} of {lasting}"
 
     return state
 

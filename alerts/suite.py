@@ -51,14 +51,14 @@ def read_folder(
     plays = [
         play
         for play in read_suite(scenario_paths(folder), stage)
-        if chosen(play.scenario, only) and (not policies or play.named & set(policies))
+        if chosen(play.scenario, only) and (not policies or _about(play, policies, stage))
     ]
     if not plays:
         raise ScenarioError(
             "No scenario is chosen.",
             where=f"{folder}, {', '.join([*only, *policies])}",
             todo="`python -m alerts test` lists them all. --only takes patterns such as '*warns*'; "
-            "--policy takes those that name the policy under pages or quiet.",
+            "--policy takes those that write what the policy reads.",
         )
     return plays
 
@@ -69,6 +69,18 @@ def chosen(scenario: Scenario, patterns: Collection[str]) -> bool:
     return not patterns or any(
         fnmatchcase(text.lower(), pattern.lower()) for text in texts for pattern in patterns
     )
+
+
+def _about(play: Play, policies: Collection[str], stage: Stage) -> bool:
+    """Whether a scenario names one of the policies, or writes what it reads."""
+    read = {
+        name
+        for policy in policies
+        if policy in stage.policies
+        for name in stage.policies[policy].spec.metric_types
+    }
+    written = {one.key.metric_type for one in play.series}
+    return bool(play.named & set(policies) or written & read)
 
 
 def run_suite(

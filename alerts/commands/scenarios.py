@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alerts.coverage import Coverage
+    from alerts.mutation import PolicyScore
     from alerts.probe import Probes
     from alerts.stage import Play, Stage
     from alerts.suite import TimedTrial
@@ -38,6 +40,10 @@ def rehearse(
     scenarios: Annotated[
         Path, typer.Option("--scenarios", metavar="DIR", help="Folder of the scenario files.")
     ] = DEFAULT_FOLDER,
+    mutate: Annotated[
+        bool,
+        typer.Option("--mutate", help="Change the policies; which changes does no scenario see?"),
+    ] = False,
     only: Annotated[
         list[str] | None,
         typer.Option("--only", metavar="GLOB", help="Only scenarios with such a name or file."),
@@ -53,7 +59,7 @@ def rehearse(
             metavar="PERCENT",
             min=0,
             max=100,
-            help="Exit code 3 when the coverage is lower.",
+            help="Exit code 3 when the coverage, or the score of --mutate, is lower.",
         ),
     ] = None,
     junit: Annotated[
@@ -65,47 +71,113 @@ def rehearse(
     """Test the policies with scripted time series.
 
     Runs every scenario through the engine, evaluating each minute: what must page, must stay
-    quiet and must resolve. Exit code 3 when a scenario fails or --fail-under is missed.
+    quiet and must resolve. With --mutate it changes comparators, thresholds, durations, aligners,
+    reducers, groupings, filters and the like, one at a time, and tells which changes no scenario
+    notices. Exit code 3 when a scenario fails or --fail-under is missed.
     """
     from alerts.catalog import find_policy, load_catalog
-    from alerts.coverage import measure
-    from alerts.probe import probe
     from alerts.stage import Stage
-    from alerts.suite import read_folder, run_suite
+    from alerts.suite import read_folder
 
     loaded = load_catalog(catalog)
     policies = [find_policy(loaded, one).id for one in policy or ()]
     stage = Stage.of(loaded)
     plays = read_folder(scenarios, stage, only=only or (), policies=policies)
+    asked = _Asked(
+        title=f"Scenarios in {scenarios}, catalog {loaded.name} ({catalog})",
+        about=policies or _named_by(plays, stage, only=bool(only)),
+        fail_under=fail_under,
+        junit=junit,
+        as_json=as_json,
+    )
+    passed = _mutate(plays, stage, asked) if mutate else _test(plays, stage, asked)
+    raise typer.Exit(EXIT_FINE if passed else EXIT_GATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What was asked of a run."""
+
+    title: str
+    about: list[str]
+    fail_under: float | None
+    junit: Path | None
+    as_json: bool
+
+
+def _test(plays: Sequence[Play], stage: Stage, asked: _Asked) -> bool:
+    """Run the scenarios, tell how it went, and whether it went well."""
+    from alerts.coverage import measure
+    from alerts.probe import probe
+    from alerts.suite import run_suite
+
     out = console()
-    if not as_json:
-        tell(out, f"Scenarios in {scenarios}, catalog {loaded.name} ({catalog})")
+    if not asked.as_json:
+        tell(out, asked.title)
         tell(out, "")
     width = max(len(play.scenario.subject) for play in plays)
 
     def done(trial: Trial) -> None:
-        if not as_json:
+        if not asked.as_json:
             _tell_trial(out, trial, width)
 
     trials = run_suite(plays, stage, done)
-    about = policies or _named_by(plays, stage, only=bool(only))
-    covered = measure(stage, (one.trial for one in trials), about)
-    probes = probe(stage, about)
+    covered = measure(stage, (one.trial for one in trials), asked.about)
+    probes = probe(stage, asked.about)
     failed = [one for one in trials if not one.trial.passed]
-    missed = fail_under is not None and covered.percent < fail_under
-    if junit is not None:
-        _write_junit(junit, trials)
-    if as_json:
-        print_json(_json(loaded.name, stage, trials, covered, fail_under, probes))
+    missed = asked.fail_under is not None and covered.percent < asked.fail_under
+    if asked.junit is not None:
+        _write_junit(asked.junit, trials)
+    if asked.as_json:
+        print_json(_json(stage, trials, covered, asked.fail_under, probes))
     else:
         _tell_failures(out, [one.trial for one in failed])
         _tell_surprises(out, probes)
         _tell_missing(out, covered)
         _tell_outcome(out, len(trials), len(failed), covered, probes)
         if missed:
-            line = f"Coverage is below {fail_under:g} %."
+            line = f"Coverage is below {asked.fail_under:g} %."
             tell(out, line, (line, "red"))
-    raise typer.Exit(EXIT_GATE if failed or missed else EXIT_FINE)
+    return not failed and not missed
+
+
+def _mutate(plays: Sequence[Play], stage: Stage, asked: _Asked) -> bool:
+    """Run mutants through scenarios that pass, tell who survived, and whether few enough did."""
+    from alerts.mutation import hunt, score_percent
+    from alerts.suite import run_suite
+
+    out = console()
+    trials = run_suite(plays, stage)
+    failed = [one.trial for one in trials if not one.trial.passed]
+    if failed:
+        err = console(stderr=True)
+        _tell_failures(err, failed)
+        tell(err, "")
+        line = f"{count(len(failed), 'scenario')} failed: mutants need scenarios that pass."
+        tell(err, line, (line, "red"))
+        return False
+    if not asked.as_json:
+        tell(out, asked.title)
+        tell(out, "")
+    scores: list[PolicyScore] = []
+    width = max((len(policy) for policy in asked.about), default=0)
+    for policy in asked.about:
+        if policy in stage.policies:
+            scores.append(hunt(stage.policies[policy], plays, stage))
+            if not asked.as_json:
+                _tell_score(out, scores[-1], width)
+    percent = score_percent(scores)
+    missed = asked.fail_under is not None and percent < asked.fail_under
+    if asked.junit is not None:
+        _write_mutants(asked.junit, scores)
+    if asked.as_json:
+        print_json(_scores_json(stage, scores, asked.fail_under))
+    else:
+        _tell_survivors(out, scores)
+        if missed:
+            line = f"The score is below {asked.fail_under:g} %."
+            tell(out, line, (line, "red"))
+    return not missed
 
 
 def _named_by(plays: Sequence[Play], stage: Stage, *, only: bool) -> list[str]:
@@ -212,7 +284,6 @@ def _percent(share: float) -> str:
 
 
 def _json(
-    catalog: str,
     stage: Stage,
     trials: Sequence[TimedTrial],
     covered: Coverage,
@@ -223,7 +294,7 @@ def _json(
     from alerts.notation import print_span
 
     return {
-        "catalog": catalog,
+        "catalog": stage.catalog,
         "policies": list(stage.policies),
         "scenarios": [
             {
@@ -298,5 +369,89 @@ def _write_junit(path: Path, trials: Sequence[TimedTrial]) -> None:
                 failure=explanation(one.trial),
             )
             for one in trials
+        ],
+    )
+
+
+def _tell_score(out: Console, score: PolicyScore, width: int) -> None:
+    total = len(score.verdicts)
+    colour = "green" if score.killed == total else "yellow"
+    words = f"{score.killed} of {count(total, 'mutant')} killed"
+    tell(out, f"  {score.policy:<{width}}  {words}", (words, colour))
+
+
+def _tell_survivors(out: Console, scores: Sequence[PolicyScore]) -> None:
+    from alerts.mutation import ADVICE, score_percent
+
+    survivors = [mutant for score in scores for mutant in score.survivors]
+    for part, advice in ADVICE.items():
+        those = [mutant for mutant in survivors if mutant.part is part]
+        if those:
+            tell(out, "")
+            title = f"Unnoticed changes of {part}"
+            tell(out, f"{title}: {advice}", (title, "bold"))
+        for mutant in those:
+            where = f", {mutant.condition}" if mutant.condition else ""
+            tell(out, f"  {mutant.policy}{where}: {mutant.before} -> {mutant.after}")
+    total = sum(len(score.verdicts) for score in scores)
+    words = f"{count(len(survivors), 'survivor')}" if survivors else "none survived"
+    refused = sum(score.refused for score in scores)
+    equivalent = sum(score.equivalent for score in scores)
+    tell(out, "")
+    tell(
+        out,
+        f"{count(total, 'mutant')}: {total - len(survivors)} killed, {words}. Score "
+        f"{_percent(score_percent(scores))}. Left out: {refused} that Cloud Monitoring refuses, "
+        f"{equivalent} that cannot differ.",
+        (words, "yellow" if survivors else "green"),
+    )
+
+
+def _scores_json(
+    stage: Stage, scores: Sequence[PolicyScore], fail_under: float | None
+) -> dict[str, Any]:
+    from alerts.mutation import score_percent
+
+    return {
+        "catalog": stage.catalog,
+        "percent": round(score_percent(scores), 1),
+        "required": fail_under,
+        "policies": [
+            {
+                "policy": score.policy,
+                "killed": score.killed,
+                "survived": len(score.survivors),
+                "refused": score.refused,
+                "equivalent": score.equivalent,
+                "mutants": [
+                    {
+                        "condition": one.mutant.condition or None,
+                        "part": str(one.mutant.part),
+                        "before": one.mutant.before,
+                        "after": one.mutant.after,
+                        "killed_by": one.killer or None,
+                    }
+                    for one in score.verdicts
+                ],
+            }
+            for score in scores
+        ],
+    }
+
+
+def _write_mutants(path: Path, scores: Sequence[PolicyScore]) -> None:
+    from alerts.junit import Case, write_junit
+    from alerts.mutation import ADVICE
+
+    write_junit(
+        path,
+        [
+            Case(
+                group=score.policy,
+                name=f"{one.mutant.condition or score.policy}: {one.mutant.change}",
+                failure="" if one.killer else f"No scenario notices it; {ADVICE[one.mutant.part]}.",
+            )
+            for score in scores
+            for one in score.verdicts
         ],
     )

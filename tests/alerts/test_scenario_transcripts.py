@@ -300,6 +300,16 @@ def test_transcript_of_scenarios_that_fail(say: Say, tmp_path: Path) -> None:
     _compare("test-fails", session)
 
 
+def test_transcript_of_mutants(say: Say, tmp_path: Path) -> None:
+    written(tmp_path, queue__yaml=RIGHT)
+    session = say("test --mutate --policy queue-depth-warning --fail-under 90 --junit junit.xml")
+    session += say("test --mutate --only 'exactly*' --policy queue-depth-warning --json")
+    written(tmp_path, wrong__yaml=WRONG)
+    session += say("test --mutate --only '*too late'")
+    _compare("test-mutants", session)
+    assert "No scenario notices it" in (tmp_path / "junit.xml").read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
