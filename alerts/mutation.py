@@ -480,6 +480,8 @@ class _Conditions:
 
     def _more_labels(self, said: Sequence[str]) -> list[str]:
         """Labels of the metric that neither group nor are pinned to one value by the filter."""
+        if {"metric.label.*", "metric.labels.*"} & set(said):
+            return []
         parsed = self._condition.filter
         pinned = {
             one.path[2]

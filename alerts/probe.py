@@ -287,6 +287,7 @@ class _Cases:
         openings = self._play(
             (self._calm, self._well), (self._break, self._bad()), (after, self._well)
         )
+        openings = tuple(one for one in openings if one.opened > self._calm)
         if not openings:
             return "it does not page at the nearest value beyond its threshold"
         waited = openings[0].opened - self._calm
@@ -319,6 +320,11 @@ class _Cases:
         else:
             openings = self._play(
                 (self._calm, lever.calm), (self._break, lever.healthy), (self._calm, lever.calm)
+            )
+        if openings and openings[0].opened <= self._window:
+            return (
+                "it pages when its series is new, before its window of "
+                f"{print_span(self._window)} has filled"
             )
         return "it pages although its threshold is not broken" if openings else ""
 
@@ -457,7 +463,7 @@ def _series_key(metric: str, labels: Assignment, condition: Evaluated) -> Series
             return None
     for step in condition.aggregations:
         for path in step.group_by:
-            if len(path) == 3 and path[0] != "metadata":
+            if len(path) == 3 and path[0] != "metadata" and path[2] != "*":
                 found.setdefault(path[:2], {}).setdefault(path[2], "generated")
     resource = {**found.get(("resource", "labels"), {}), "project_id": PROJECT}
     return SeriesKey.of(

@@ -653,6 +653,8 @@ def kept_labels(aggregations: Sequence[Aggregation]) -> set[str] | None:
     for step in aggregations:
         if step.reducer is not Reducer.REDUCE_NONE:
             grouped = {path[2] for path in step.group_by if len(path) == 3}
+            if "*" in grouped:
+                return None
             kept = grouped if kept is None else kept & grouped
     return kept
 

@@ -15,6 +15,7 @@ from alerts.terminal import (
     EXIT_GATE,
     CatalogOption,
     JsonOption,
+    PoliciesOption,
     console,
     count,
     print_json,
@@ -48,10 +49,7 @@ def rehearse(
         list[str] | None,
         typer.Option("--only", metavar="GLOB", help="Only scenarios with such a name or file."),
     ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option("--policy", metavar="ID", help="Only what is about this policy."),
-    ] = None,
+    policy: PoliciesOption = None,
     fail_under: Annotated[
         float | None,
         typer.Option(

@@ -70,6 +70,19 @@ def test_a_long_window_delays_the_page_and_its_end() -> None:
     assert "it resolves 15m after the value recovered" in surprises(highest)[0]
 
 
+def test_a_rate_that_must_not_be_low_is_low_while_a_series_is_new() -> None:
+    low = replace(
+        HIGH,
+        signal=Signal(metric=BYTES, resource_type="gce_instance"),
+        aggregation=Aggregation(aligner=Aligner.ALIGN_RATE, period=timedelta(minutes=5)),
+        above=None,
+        below=10,
+        duration=timedelta(minutes=1),
+    )
+    new = "it pages when its series is new, before its window of 5m has filled"
+    assert f"just short of its threshold: {new}" in surprises(low)
+
+
 def test_silence_that_keeps_an_incident_open_for_days_is_a_surprise() -> None:
     keeps = replace(HIGH, missing_data=MissingData.KEEPS)
     assert surprises(keeps, auto_close=timedelta(minutes=30)) == []

@@ -1,23 +1,15 @@
-"""What people see of `test` and `schema`: passes, failures, and every kind of bad input.
-
-In this process, because starting Python thirty times would take longer than all of it.
-"""
+"""What people see of `test` and `schema`: passes, failures, and every kind of bad input."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from alerts.cli import main
 from alerts.schema import SCENARIOS
+from tests.alerts.saying import Say, saying
 from tests.alerts.test_transcripts import _compare
-
-Say = Callable[[str], str]
 
 RIGHT = """\
 scenarios:
@@ -260,20 +252,7 @@ scenarios:
 @pytest.fixture
 def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Runs one command line in an empty folder; what a person sees of it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def run(line: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["python -m alerts", *shlex.split(line)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        seen = capsys.readouterr()
-        assert "Traceback" not in seen.err
-        errors = "".join(f"! {text}\n" for text in seen.err.splitlines())
-        return f"$ python -m alerts {line}\n{seen.out}{errors}[exit {ended.value.code}]\n\n"
-
-    return run
+    return saying(tmp_path, monkeypatch, capsys)
 
 
 def written(folder: Path, **files: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -295,18 +296,17 @@ scenarios:
 
 
 def test_another_project_collects_its_scenarios_with_pytest(tmp_path: Path) -> None:
-    folder = tmp_path / "alerting"
-    folder.mkdir()
+    page = (ROOT / "docs" / "testing-alerts.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(settings)
+    folder = tmp_path / "tests" / "scenarios"
+    folder.mkdir(parents=True)
     (folder / "right.yaml").write_text(_ELSEWHERE.replace("MOMENT", "6m"))
     (folder / "wrong.yaml").write_text(_ELSEWHERE.replace("MOMENT", "7m"))
     (folder / "typo.yaml").write_text(_ELSEWHERE.replace("policy:", "polcy:"))
     (tmp_path / "ignored.yaml").write_text("scenarios: nonsense")
-
     done = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-o", "alert_scenarios=alerting",
-            "--continue-on-collection-errors",
-        ],
+        [sys.executable, "-m", "pytest", "-q", "--continue-on-collection-errors"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}"},
         capture_output=True,
