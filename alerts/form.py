@@ -20,6 +20,8 @@ from alerts.notation import split_words
 Path = tuple[str | int, ...]
 """Where a value is in a form: keys and positions from the top."""
 
+_DEEPEST = 32
+_MOST_VALUES = 200_000
 _INTEGER = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -83,6 +85,7 @@ class Form:
         self._keys: dict[Path, _Place] = {}
         self._places: dict[Path, _Place] = {}
         self._raw: dict[Path, str] = {}
+        self._left = _MOST_VALUES
         try:
             root = yaml.compose(text, Loader=_LOADER)
         except yaml.MarkedYAMLError as error:
@@ -165,6 +168,12 @@ class Form:
         return before.count("\n") + 1, len(before) - before.rfind("\n")
 
     def _read(self, node: Any, path: Path) -> Any:
+        self._left -= 1
+        if len(path) > _DEEPEST or self._left < 0:
+            # Anchors can hold themselves, or one another a million times.
+            if not self.problems:
+                self.problem(path, "The file is too deep or too large.", "Use fewer anchors.")
+            return None
         self._places[path] = _place(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)

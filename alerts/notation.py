@@ -17,9 +17,10 @@ from datetime import timedelta
 from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
+from math import isfinite
 from statistics import NormalDist
 
-DURATION = r"(?:\d+(?:\.\d+)?[smhd])+"
+DURATION = r"(?:\d{1,6}(?:\.\d{1,6})?[smhd]){1,4}"
 """A regular expression for durations: `30s`, `5m`, `1h30m`, `2d`."""
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -32,6 +33,7 @@ _ITEM = re.compile(
 )
 _ENTRY = re.compile(rf"\s*(?P<key>[a-z]+|{_NUMBER})\s*:\s*(?P<value>{_NUMBER})\s*")
 _LONGEST = timedelta(days=31)
+_LARGEST_COUNT = 1_000_000_000
 MOST_POINTS = 200_000
 """More points than a month of thirty-second exports has; a slip of the pen must not fill memory."""
 
@@ -144,6 +146,8 @@ def _stretch(word: str, at: int) -> Stretch:
     text = found["point"]
     point = _point(text, at)
     rise = float(found["sign"] + found["rise"]) if found["sign"] else 0.0
+    if not isfinite(rise):
+        raise NotationError(f"{word!r} is too large.", "Use a smaller number.", token=at)
     if found["sign"] and isinstance(point, (bool, Normal, Literal, Silence)):
         raise NotationError(f"{word!r}: only numbers rise or fall.", EXAMPLES, token=at)
     if found["sign"] and found["times"] is None:
@@ -194,6 +198,8 @@ def _point(text: str, at: int) -> Point:
         return text == "true"
     if text.startswith("{"):
         return _distribution(text, at)
+    if not isfinite(float(text)):
+        raise NotationError(f"{text!r} is too large.", "Use a smaller number.", token=at)
     return float(text)
 
 
@@ -208,6 +214,8 @@ def _distribution(text: str, at: int) -> Normal | Literal:
                 token=at,
             )
         entries[found["key"]] = float(found["value"])
+    if not all(isfinite(value) for value in entries.values()):
+        raise NotationError(f"{text} is too large.", "Use smaller numbers.", token=at)
     if any(key[0].isalpha() for key in entries):
         if not {"mean", "n"} <= entries.keys() <= {"mean", "sd", "n"}:
             raise NotationError(
@@ -227,9 +235,11 @@ def _distribution(text: str, at: int) -> Normal | Literal:
 
 
 def _check_count(count: float, text: str, at: int) -> None:
-    if count < 0 or count != int(count):
+    if not 0 <= count <= _LARGEST_COUNT or count != int(count):
         raise NotationError(
-            f"{text}: {count:g} is no count.", "Counts are whole and not negative.", token=at
+            f"{text}: {count:g} is no count.",
+            "Counts are whole, not negative, and at most a billion.",
+            token=at,
         )
 
 

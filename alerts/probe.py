@@ -91,7 +91,11 @@ def probe(stage: Stage, policies: Iterable[str]) -> Probes:
         if together and len(levers) < len(staged.spec.conditions):
             continue
         for lever in levers.values():
-            findings += _Cases(stage, staged, lever, levers.values()).run()
+            try:
+                findings += _Cases(stage, staged, lever, levers.values()).run()
+            except _NoCaseError as error:
+                title = lever.condition.display_name
+                skipped.append(Finding(policy=name, condition=title, case="", surprise=str(error)))
     return Probes(findings=tuple(findings), skipped=tuple(skipped))
 
 

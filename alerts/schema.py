@@ -95,9 +95,9 @@ SCENARIOS: Json = {
         },
         "start": {
             "type": "string",
-            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:00Z$",
-            "description": "When the scenario begins, a whole minute of UTC, such as "
-            "2026-01-01T00:00:00Z.",
+            "pattern": r"^20\d\d-\d\d-\d\dT\d\d:\d\d:00Z$",
+            "description": "When the scenario begins: a whole minute in UTC, this century, "
+            "such as 2026-01-01T00:00:00Z.",
         },
         "scenario": {
             "title": "A scenario",

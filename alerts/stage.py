@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -593,6 +594,9 @@ class _SetUp:
                 f"The buckets of {short_type(metric.type)} are not known.",
                 "Give them: buckets: [0.1, 1, 10].",
             )
+            return None
+        if any(low >= high for low, high in pairwise(bounds)):
+            self._wrong((*path, "buckets"), "The bounds do not rise.", "Sort them; name each once.")
             return None
         for point in points:
             track.add(noisy(point, descriptor))

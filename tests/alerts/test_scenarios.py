@@ -261,6 +261,12 @@ def test_yaml_means_what_was_written() -> None:
     assert form.raw(("g",)) == "2.50"
 
 
+@pytest.mark.parametrize("text", ["&a [*a]", "&a {b: *a}", "[" * 40 + "]" * 40])
+def test_a_file_that_holds_itself_is_refused(text: str) -> None:
+    (problem,) = Form("x.yaml", text).problems
+    assert "too deep" in problem.what
+
+
 # The catalog's own
 
 
