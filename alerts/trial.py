@@ -289,8 +289,7 @@ def _unresolved(page: Page, taken: Sequence[Opening]) -> list[tuple[str, tuple[t
     if late:
         at = late[-1].closed or timedelta(0)
         return [(f"{wanted} closed at {print_span(at)} ({late[-1].reason})", (*moments, at))]
-    reasons = {one.reason for one in closed if one.reason}
-    told = reasons - {CloseReason.COMBINER} or reasons
+    told = {one.reason for one in closed if one.reason}
     if resolves.because is not None and resolves.because not in told:
         at = closed[-1].closed or timedelta(0)
         return [

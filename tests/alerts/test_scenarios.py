@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from alerts.coverage import Transition, measure
 from alerts.form import Form
 from alerts.policies import CATALOG
 from alerts.scenario import (
@@ -227,6 +228,30 @@ def test_a_scenario_that_could_not_be_checked_is_refused_with_all_its_problems()
     assert "pages[0].at: 1h30m is never reached: the scenario ends after 23m." in text
     assert "pages[0].severity: The severity of queue-depth-warning is warning" in text
     assert "quiet[0]: No policy is called 'api-latncy-*'." in text
+
+
+# What it covers
+
+
+def transitions(*values: str, **changes: object) -> set[str]:
+    """What one policy goes through when the queue takes these values."""
+    given = {"quiet": ("*",), **changes}
+    story = replace(STORY, pages=(), **given)  # type: ignore[arg-type]
+    trials = [run_scenario(replace(story, series=(depth(text),)), STAGE) for text in values]
+    covered = measure(STAGE, trials, ["queue-depth-warning"]).covered
+    return {target.transition for target in covered if target.transition}
+
+
+def test_a_transition_counts_when_it_was_gone_through_and_something_came_of_it() -> None:
+    short, near = str(Transition.SHORT), str(Transition.NEAR)
+    assert transitions("0 for 5m 101 for 3m 0 for 5m") == {short}
+    assert transitions("0 for 5m 101 for 3m") == set(), "nobody knows how it went on"
+    assert transitions("0 for 5m 91 for 5m 0 for 5m") == {near}
+    assert transitions("0 for 5m 91 for 3m 89 for 5m") == set(), "too short, too far away"
+    assert transitions("0 for 5m 101 for 3m 0 for 5m", may_page=("*warning",), quiet=("*l",)) == (
+        set()
+    )
+    assert transitions("101 for 3m 0 for 2m 101 for 8m 0 for 5m") == set(), "it failed"
 
 
 # Files
