@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from alerts.document import Path
+from alerts.nearest import did_you_mean
 from alerts.notation import split_words
-
-Path = tuple[str | int, ...]
-"""Where a value is in a form: keys and positions from the top."""
 
 _DEEPEST = 32
 _MOST_VALUES = 200_000
@@ -227,12 +226,6 @@ def _scalar(text: str) -> Any:
     return text
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`Did you mean X?`, or nothing when nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
-    return f"Did you mean {' or '.join(near)}?" if near else ""
-
-
 class _Check:
     """Walks a value and a schema together."""
 
@@ -292,7 +285,7 @@ class _Check:
                 self._form.wrong_key(
                     (*path, key),
                     f"{name} has no {key!r}.",
-                    nearest(key, known) or f"It has {', '.join(known)}.",
+                    did_you_mean(key, known, otherwise=f"It has {', '.join(known)}."),
                 )
             elif isinstance(others, Mapping):
                 self.value(item, others, (*path, key))
@@ -303,7 +296,7 @@ class _Check:
             self._form.problem(
                 path,
                 f"{value!r} is not {' or '.join(known)}.",
-                nearest(str(value), known) or _about(schema),
+                did_you_mean(str(value), known, otherwise=_about(schema)),
             )
         if "pattern" in schema and not re.search(schema["pattern"], value):
             self._form.problem(path, f"{value!r} does not fit.", _about(schema))

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from alerts.document import Path as Place
 from alerts.form import Form
-from alerts.form import Path as Place
 from alerts.notation import parse_span, print_span
 from alerts.schema import SCENARIOS
 from speakfit.engine.incidents import CloseReason

@@ -1,12 +1,12 @@
 """JSON Schemas of the files that people write for this tool; editors and our loader read the same.
 
-The loader checks a file against these very values (alerts.document), so that what an editor marks
+The loader checks a file against these very values (alerts.form), so that what an editor marks
 and what `python -m alerts test` refuses cannot differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from alerts.notation import DURATION
@@ -282,5 +282,15 @@ SCENARIOS: Json = {
     },
 }
 
-SCHEMAS: Mapping[str, Json] = {"scenarios": SCENARIOS}
+
+def _suppressions() -> Json:
+    from alerts.suppression import suppression_schema
+
+    return suppression_schema()
+
+
+SCHEMAS: Mapping[str, Callable[[], Json]] = {
+    "scenarios": lambda: SCENARIOS,
+    "suppressions": _suppressions,
+}
 """Every schema by the name that `python -m alerts schema` takes."""

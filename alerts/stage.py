@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from alerts.form import Path as Place
-from alerts.form import nearest
+from alerts.document import Path as Place
+from alerts.document import path_text
 from alerts.encode import (
     CHANNEL_PREFIX,
     Json,
@@ -25,6 +25,7 @@ from alerts.encode import (
     policy_json,
 )
 from alerts.metric import MetricRecord
+from alerts.nearest import did_you_mean
 from alerts.notation import NotationError, parse_series, print_span, unroll
 from alerts.policy import Catalog
 from alerts.scenario import Page, Scenario, Script, Snoozed, Window, combinations
@@ -203,8 +204,7 @@ class _Raising:
 
     def problem(self, path: Place, what: str, todo: str = "", *, token: int | None = None) -> None:
         """Remember it."""
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-        self._found.append(f"{place.lstrip('.')}: {what} {todo}".rstrip())
+        self._found.append(f"{path_text(path)}: {what} {todo}".rstrip())
 
     def finish(self) -> None:
         """A ScenarioError if there was a problem."""
@@ -307,7 +307,7 @@ class _SetUp:
         self._wrong(
             path,
             f"No policy is called {name!r}.",
-            nearest(name, known) or "`python -m alerts list` has them.",
+            did_you_mean(name, known, otherwise="`python -m alerts list` has them."),
         )
 
     def _snooze(self, snooze: Snoozed, path: Place) -> Snooze:
@@ -363,15 +363,18 @@ class _SetUp:
             self._wrong(
                 (*path, "condition"),
                 f"{page.policy} has no condition {page.condition!r}.",
-                nearest(page.condition, names) or f"It has: {'; '.join(names)}.",
+                did_you_mean(page.condition, names, otherwise=f"It has: {'; '.join(names)}."),
             )
         for channel in page.notifies:
             if channel not in staged.channels:
                 self._wrong(
                     (*path, "notifies"),
                     f"{page.policy} does not notify {channel!r}.",
-                    nearest(channel, staged.channels)
-                    or f"It notifies {', '.join(staged.channels) or 'nobody'}.",
+                    did_you_mean(
+                        channel,
+                        staged.channels,
+                        otherwise=f"It notifies {', '.join(staged.channels) or 'nobody'}.",
+                    ),
                 )
         self._labels_of_page(page, spec, (*path, "series"))
         if page.resolves is not None and not page.resolves.never:
@@ -494,8 +497,11 @@ class _SetUp:
         self._wrong(
             (*path, "metric"),
             f"No metric is called {script.metric!r}.",
-            nearest(script.metric, names)
-            or "The catalog's metrics, and those its policies read, are known.",
+            did_you_mean(
+                script.metric,
+                names,
+                otherwise="The catalog's metrics, and those its policies read, are known.",
+            ),
         )
         return None
 
@@ -507,11 +513,11 @@ class _SetUp:
             key = label_key(metric, label)
             if key is None:
                 known = [*(metric.labels or ()), *metric.exported_keys]
+                own = ", ".join(metric.labels or ()) or "no labels of its own"
                 self._wrong(
                     (*path, "labels", label),
                     f"{short_type(metric.type)} has no label {label!r}.",
-                    nearest(label, known)
-                    or f"It has {', '.join(metric.labels or ()) or 'no labels of its own'}.",
+                    did_you_mean(label, known, otherwise=f"It has {own}."),
                 )
                 return None
             found[key] = value
@@ -525,8 +531,11 @@ class _SetUp:
                 self._wrong(
                     (*path, "resource_type"),
                     f"No monitored resource type is called {script.resource_type!r}.",
-                    nearest(script.resource_type, POLICY_RESOURCES)
-                    or "cloud.google.com/monitoring/api/resources lists them.",
+                    did_you_mean(
+                        script.resource_type,
+                        POLICY_RESOURCES,
+                        otherwise="cloud.google.com/monitoring/api/resources lists them.",
+                    ),
                 )
             return script.resource_type
         read = {
@@ -558,7 +567,9 @@ class _SetUp:
                 self._wrong(
                     (*path, "resource", label),
                     f"{resource_type} has no label {label!r}.",
-                    nearest(label, known.labels) or f"It has {', '.join(known.labels)}.",
+                    did_you_mean(
+                        label, known.labels, otherwise=f"It has {', '.join(known.labels)}."
+                    ),
                 )
 
     def _track(

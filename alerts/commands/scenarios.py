@@ -186,7 +186,9 @@ def _named_by(plays: Sequence[Play], stage: Stage, *, only: bool) -> list[str]:
 
 
 def schema(
-    name: Annotated[str, typer.Argument(metavar="KIND", help="Kind of file.")] = "scenarios",
+    name: Annotated[
+        str, typer.Argument(metavar="KIND", help="scenarios or suppressions.")
+    ] = "scenarios",
     as_json: JsonOption = False,
 ) -> None:
     """Print the JSON Schema of a kind of file.
@@ -194,13 +196,13 @@ def schema(
     For editors: it is the very schema that the files are checked against. JSON either way.
     """
     del as_json
-    from alerts.form import nearest
+    from alerts.nearest import did_you_mean
     from alerts.schema import SCHEMAS
 
     if name not in SCHEMAS:
-        hint = nearest(name, SCHEMAS) or f"There are: {', '.join(SCHEMAS)}."
+        hint = did_you_mean(name, SCHEMAS, otherwise=f"There are: {', '.join(SCHEMAS)}.")
         raise typer.BadParameter(f"There is no schema {name!r}. {hint}")
-    print_json(SCHEMAS[name])
+    print_json(SCHEMAS[name]())
 
 
 def _tell_trial(out: Console, trial: Trial, width: int) -> None:

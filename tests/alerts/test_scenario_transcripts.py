@@ -342,4 +342,5 @@ def test_transcript_of_policies_that_are_not_evaluated_here(say: Say, tmp_path: 
 def test_the_schema_is_printed_whole(say: Say) -> None:
     session = say("schema")
     assert json.loads(session.partition("\n")[2].rpartition("[exit 0]")[0]) == SCENARIOS
+    assert "expires" in say("schema suppressions")
     assert "Did you mean scenarios?" in say("schema scenaros")
