@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from alerts.form import Form
 from alerts.schema import SCENARIOS
 from tests.alerts.saying import Say, saying
 from tests.alerts.test_transcripts import _compare
@@ -337,6 +339,51 @@ def test_transcript_of_policies_that_are_not_evaluated_here(say: Say, tmp_path: 
     written(tmp_path, worker__yaml=PARTLY_TESTED.replace("prometheus-down", "disk-full"))
     session += say("test --catalog partly_evaluated")
     _compare("test-not-evaluated", session)
+
+
+SLIPS = [
+    ("", ""),
+    ("at: 11m", "at: 5"),
+    ("at: 11m", "at: soon"),
+    ("at: 11m", "between: [5m]"),
+    ("at: 11m", "between: [5m, 6m, 7m]"),
+    ("at: 11m", "between: [5m, 11m]"),
+    ("at: 11m", "incidents: 0"),
+    ("at: 11m", "incidents: 2.5"),
+    ("at: 11m", "incidents: 2"),
+    ("at: 11m", "severity: critcal"),
+    ("at: 11m", "says: []"),
+    ("at: 11m", "series: {a: [b]}"),
+    ("at: 11m", "series: {a: 1}"),
+    ("at: 11m", "att: 11m"),
+    ("{at: 14m}", "soon"),
+    ("{at: 14m}", "never"),
+    ("{at: 14m}", "{because: tired}"),
+    ("policy: queue-depth-warning, ", ""),
+    ('quiet: ["*"]', "quiet:"),
+    ('quiet: ["*"]', "quiet: []"),
+    ("values: 100 for 20m", "values: [100]"),
+    ("values: 100 for 20m", "values: 5"),
+    ("values: 100 for 20m", "step: 30"),
+    ("values: 100 for 20m", "noise: {sd: 0, seed: 1}"),
+    ("values: 100 for 20m", "noise: {sd: 1}"),
+    ("values: 100 for 20m", "buckets: [a]"),
+    ("values: 100 for 20m", "labels: {a: []}"),
+    ("values: 100 for 20m", "labels: {a: [b, 1, true]}"),
+    ("values: 100 for 20m", "labels: {a: {b: c}}"),
+    ("name: Exactly 100 is not too long", "name: ' '"),
+    ("name: Exactly 100 is not too long", "start: 2026-01-01"),
+    ("scenarios:", "defaults: {step: 5m, resource: {a: b}}\nscenarios:"),
+    ("scenarios:", "defaults: {lasts: 5m}\nscenarios:"),
+]
+
+
+@pytest.mark.parametrize(("written", "slip"), SLIPS)
+def test_editors_mark_what_the_loader_refuses(written: str, slip: str) -> None:
+    form = Form("x.yaml", RIGHT.replace(written, slip, 1))
+    form.check(SCENARIOS)
+    valid = Draft202012Validator(SCENARIOS).is_valid(form.value)
+    assert valid is not bool(form.problems), form.problems
 
 
 def test_the_schema_is_printed_whole(say: Say) -> None:
