@@ -10,7 +10,16 @@ import sys
 
 import typer
 
-from alerts.commands import changes, contract, conversion, history, lint, policies, runbooks
+from alerts.commands import (
+    changes,
+    contract,
+    conversion,
+    history,
+    lint,
+    policies,
+    runbooks,
+    scenarios,
+)
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -30,6 +39,8 @@ app.command("list")(policies.list_command)
 app.command()(policies.show)
 app.command()(policies.explain)
 app.command()(lint.lint)
+app.command("test")(scenarios.rehearse)
+app.command()(scenarios.schema)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command("import")(conversion.import_command)

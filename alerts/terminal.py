@@ -45,6 +45,15 @@ PolicyArgument = Annotated[
         metavar="ID", help="For example worker-down-critical.", autocompletion=known_policies
     ),
 ]
+PoliciesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="ID",
+        help="Only what is about this policy.",
+        autocompletion=known_policies,
+    ),
+]
 CatalogOption = Annotated[
     str, typer.Option("--catalog", help="Python module whose CATALOG holds the policies.")
 ]

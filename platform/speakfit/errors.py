@@ -8,6 +8,7 @@ SpeakFitError
 ├── CatalogError           a policy, route or runbook is declared wrongly
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
+├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
 ├── PagerDutyError         PagerDuty refused an event or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
@@ -86,6 +87,10 @@ class DocumentError(CatalogError):
 
 class HistoryError(SpeakFitError):
     """A recorded history cannot be written, read or used."""
+
+
+class ScenarioError(SpeakFitError):
+    """A scenario cannot be read, or asks for what can never be checked."""
 
 
 class ApplyError(SpeakFitError):

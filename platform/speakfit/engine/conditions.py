@@ -165,6 +165,8 @@ class Verdict:
     """One series under one condition, at all evaluation times."""
 
     key: SeriesKey
+    violating: Runs
+    """Where the comparison holds, or missing data counts for it; `met` once that has lasted."""
     met: Runs
     values: Floats | None
     """Measured value, NaN where missing; None for an absence."""
@@ -174,7 +176,8 @@ class Verdict:
     gone: Bools | None = None
     """Where it has been without data for too long; None for nowhere."""
     silence: Ints | None = None
-    """Nanoseconds since the newest point; None for a threshold."""
+    """Nanoseconds that an absence's series has been silent, 0 before its first point; None for a
+    threshold."""
 
     def known_at(self, index: int) -> bool:
         """Whether the series counts: it has had data and has not been gone too long."""
@@ -188,23 +191,23 @@ class Verdict:
 
 def _settle(
     violating: Bools, at_ns: Ints, *, duration_ns: int, prior: SeriesState
-) -> tuple[Runs, int | None]:
-    """Where violations have lasted the duration, and since when the last run of them is."""
+) -> tuple[Runs, Runs, int | None]:
+    """Where violations are, where they have lasted the duration, since when the last run is."""
     runs = Runs.of(violating)
     since = at_ns[runs.first]
     if len(runs) and runs.first[0] == 0 and prior.pending_since_ns is not None:
         since[0] = prior.pending_since_ns
     pending = int(since[-1]) if violating[-1] else None
     if duration_ns == 0:
-        return runs, pending
+        return runs, runs, pending
     lasting = np.maximum(np.searchsorted(at_ns, since + duration_ns), runs.first)
     long_enough = lasting < runs.end
-    return Runs(first=lasting[long_enough], end=runs.end[long_enough]), pending
+    return runs, Runs(first=lasting[long_enough], end=runs.end[long_enough]), pending
 
 
 def _settle_decided(
     violating: Bools, decided: Ints, at_ns: Ints, *, duration_ns: int, prior: SeriesState
-) -> tuple[Runs, int | None]:
+) -> tuple[Runs, Runs, int | None]:
     """_settle over the decided evaluations only, whose indices are given.
 
     The others change nothing: a pending run goes on, a met condition stays met.
@@ -212,18 +215,22 @@ def _settle_decided(
     length = len(at_ns)
     whole = Runs(first=np.array([0]), end=np.array([length])) if prior.met else NO_RUNS
     if not len(decided):
-        return whole, prior.pending_since_ns
-    runs, pending = _settle(
+        return whole, whole, prior.pending_since_ns
+    found, lasting, pending = _settle(
         violating[decided], at_ns[decided], duration_ns=duration_ns, prior=prior
     )
-    first = decided[runs.first]
-    end = np.append(decided, length)[runs.end]
+    met = _undecided_too(lasting, decided, length)
     if prior.met and decided[0] > 0:
-        if len(runs) and runs.first[0] == 0:
-            first[0] = 0
+        if len(lasting) and lasting.first[0] == 0:
+            met.first[0] = 0
         else:
-            first, end = np.append(0, first), np.append(decided[0], end)
-    return Runs(first=first, end=end), pending
+            met = Runs(first=np.append(0, met.first), end=np.append(decided[0], met.end))
+    return _undecided_too(found, decided, length), met, pending
+
+
+def _undecided_too(runs: Runs, decided: Ints, length: int) -> Runs:
+    """Stretches of decided evaluations as stretches of all, which last until the next decision."""
+    return Runs(first=decided[runs.first], end=np.append(decided, length)[runs.end])
 
 
 def judge_threshold(
@@ -242,13 +249,14 @@ def judge_threshold(
     if missing is None and not some:
         return Verdict(
             key=column.key,
+            violating=NO_RUNS,
             met=NO_RUNS,
             values=values,
             state=SeriesState(last_seen_ns=int(at_ns[-1])),
         )
     violating = values > condition.threshold if above else values < condition.threshold
     if missing is None:
-        met, since = _settle(
+        runs, met, since = _settle(
             violating,
             at_ns,
             duration_ns=min(to_ns(condition.duration), _LONGEST_NS),
@@ -256,6 +264,7 @@ def judge_threshold(
         )
         return Verdict(
             key=column.key,
+            violating=runs,
             met=met,
             values=values,
             state=SeriesState(
@@ -310,7 +319,7 @@ def _judge_with_gaps(
         if gone is not None:
             silent &= ~gone
         violating = violating | silent
-    met, since = _settle_decided(
+    runs, met, since = _settle_decided(
         violating,
         decided,
         at_ns,
@@ -319,6 +328,7 @@ def _judge_with_gaps(
     )
     return Verdict(
         key=key,
+        violating=runs,
         met=met,
         values=values,
         first_known=first_known,
@@ -374,6 +384,7 @@ def judge_absence(
         met = Runs.of(long & ~gone)
     return Verdict(
         key=key,
+        violating=met,
         met=met,
         values=None,
         first_known=first_known,

@@ -473,3 +473,21 @@ def test_the_longest_duration_the_api_can_say_is_never_reached() -> None:
     spec = policy(threshold(5, duration="315576000000s"))
     assert run(spec, [levels("9 9 9")], until=3) == []
     assert run(spec, [levels("9 _ 9")], until=3) == []
+
+
+def test_who_watches_sees_where_a_condition_is_violated_before_it_is_met() -> None:
+    spec = policy(threshold(5, duration="180s"), absence("120s"), combiner="OR")
+    heard = []
+    replay_many(
+        [Replay(spec=spec, state=PolicyState.empty())],
+        [levels("1 9 9 1 9 _ _ 9 9 1")],
+        minutes(*range(1, 11)),
+        watch=lambda _number, condition, verdict: heard.append((condition.kind, verdict)),
+    )
+    found = dict(heard)
+    above = found[spec.conditions[0].kind]
+    # Missing data decides nothing: what is pending goes on.
+    assert list(zip(above.violating.first, above.violating.end, strict=True)) == [(1, 3), (4, 9)]
+    assert list(zip(above.met.first, above.met.end, strict=True)) == [(7, 9)]
+    silent = found[spec.conditions[1].kind]
+    assert (silent.silence // MINUTE).tolist() == [0, 0, 0, 0, 0, 1, 2, 0, 0, 0]
