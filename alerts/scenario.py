@@ -22,7 +22,6 @@ from speakfit.errors import ScenarioError
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(seconds=30)
 """How often our processes export."""
-DEFAULT_FOLDER = Path("tests/scenarios")
 
 LabelChoices = Mapping[str, str | tuple[str, ...]]
 """Labels by name; several values make one series for each of them."""

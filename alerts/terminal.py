@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_CATALOG = "alerts.policies"
+DEFAULT_SCENARIOS = Path("tests/scenarios")
 
 EXIT_FINE = 0
 EXIT_ERROR = 1
@@ -53,6 +55,9 @@ PoliciesOption = Annotated[
         help="Only what is about this policy.",
         autocompletion=known_policies,
     ),
+]
+ScenariosOption = Annotated[
+    Path, typer.Option("--scenarios", metavar="DIR", help="Folder of the scenario files.")
 ]
 CatalogOption = Annotated[
     str, typer.Option("--catalog", help="Python module whose CATALOG holds the policies.")

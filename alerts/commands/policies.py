@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alerts.terminal import (
     DEFAULT_CATALOG,
+    DEFAULT_SCENARIOS,
     CatalogOption,
     JsonOption,
     PolicyArgument,
+    ScenariosOption,
     console,
     count,
     print_json,
@@ -46,15 +50,17 @@ def list_command(catalog: CatalogOption = DEFAULT_CATALOG, as_json: JsonOption =
 
 def show(
     policy_id: PolicyArgument,
+    scenarios: ScenariosOption = DEFAULT_SCENARIOS,
     catalog: CatalogOption = DEFAULT_CATALOG,
     as_json: JsonOption = False,
 ) -> None:
     """Show one policy, in words and compiled.
 
-    The second part is what Cloud Monitoring gets. Reads the catalog only; no server is asked.
+    Says what it is proven by and where its runbook is; the last part is what Cloud Monitoring
+    gets. Reads the catalog and the scenario files only; no server is asked.
     """
     from alerts.catalog import find_policy, load_catalog
-    from alerts.encode import policy_json
+    from alerts.encode import policy_json, runbook_url
     from alerts.wording import closing_words
     from speakfit.settings import read_settings
 
@@ -63,8 +69,9 @@ def show(
     base = read_settings().runbook_base_url
     compiled = policy_json(policy, loaded, runbook_base_url=base)
     summary = _summary(policy)
+    proofs = _proofs(policy, scenarios)
     if as_json:
-        print_json({**summary, "policy": compiled})
+        print_json({**summary, "scenarios": proofs, "policy": compiled})
         return
     out = console()
     tell(out, f"Policy {policy.id} of catalog {loaded.name} ({catalog})", (policy.id, "bold"))
@@ -75,12 +82,35 @@ def show(
         ("fires when", summary["fires_when"]),
         ("closed by", closing_words(policy)),
         ("notifies", ", ".join(c.display_name for c in loaded.channels_of(policy))),
-        ("runbook", f"{base.rstrip('/')}/{policy.runbook}"),
+        ("proven by", _proof_words(proofs)),
+        ("runbook", runbook_url(policy, runbook_base_url=base)),
     ]
     for name, value in rows:
         tell(out, f"  {name:<10}  {value}", (f"  {name:<10}", "dim"))
     tell(out, "")
     tell(out, json.dumps(compiled, indent=2, ensure_ascii=False))
+
+
+def _proofs(policy: Policy, folder: Path) -> dict[str, int]:
+    """How many scenarios of each file expect a page of this policy."""
+    from alerts.scenario import read_scenarios, scenario_paths
+
+    found: dict[str, int] = {}
+    for path in scenario_paths(folder) if folder.is_dir() else ():
+        expecting = [
+            one
+            for one in read_scenarios(path).scenarios
+            if any(page.policy == policy.id for page in one.pages)
+        ]
+        if expecting:
+            found[str(path)] = len(expecting)
+    return found
+
+
+def _proof_words(proofs: Mapping[str, int]) -> str:
+    if not proofs:
+        return "no scenario expects its page"
+    return ", ".join(f"{count(number, 'scenario')} of {path}" for path, number in proofs.items())
 
 
 def explain(

@@ -11,11 +11,13 @@ import typer
 
 from alerts.terminal import (
     DEFAULT_CATALOG,
+    DEFAULT_SCENARIOS,
     EXIT_FINE,
     EXIT_GATE,
     CatalogOption,
     JsonOption,
     PoliciesOption,
+    ScenariosOption,
     console,
     count,
     print_json,
@@ -32,15 +34,12 @@ if TYPE_CHECKING:
     from alerts.suite import TimedTrial
     from alerts.trial import Trial
 
-DEFAULT_FOLDER = Path("tests/scenarios")
 _MOST_MISSING = 12
 """Lines of what is not covered; --json has them all."""
 
 
 def rehearse(
-    scenarios: Annotated[
-        Path, typer.Option("--scenarios", metavar="DIR", help="Folder of the scenario files.")
-    ] = DEFAULT_FOLDER,
+    scenarios: ScenariosOption = DEFAULT_SCENARIOS,
     mutate: Annotated[
         bool,
         typer.Option("--mutate", help="Change the policies; which changes does no scenario see?"),
