@@ -362,6 +362,7 @@ def measured(
     assert isinstance(condition, ThresholdCondition)
     verdict = Verdict(
         key=SeriesKey(metric_type="any"),
+        violating=NO_RUNS,
         met=NO_RUNS,
         values=np.array(values, dtype=np.float64),
         state=SeriesState(),
