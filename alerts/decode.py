@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from alerts.canonical import canonical_policy
 from alerts.condition import (
     Absence,
     Aggregation,
@@ -29,7 +30,6 @@ from alerts.condition import (
 )
 from alerts.encode import Json, condition_json, foreign_labels, policy_json
 from alerts.metric import Metric, MetricRecord
-from alerts.plan import canonical_policy
 from alerts.policy import (
     Catalog,
     Combiner,
@@ -126,12 +126,7 @@ def same(policy: Policy, body: Mapping[str, Any]) -> bool:
     compiled = policy_json(policy, nobody, runbook_base_url="")
     sides = [canonical_policy(side, {}) for side in (compiled, body)]
     for side in sides:
-        side["userLabels"] = foreign_labels(side.get("userLabels") or {})
-        # A runbook of ours is documentation like any other here.
-        if side.get("documentation") in ({}, {"mimeType": "text/markdown"}):
-            del side["documentation"]
-        if not side.get("alertStrategy", True):
-            del side["alertStrategy"]
+        side["userLabels"] = foreign_labels(side["userLabels"])
     return sides[0] == sides[1]
 
 

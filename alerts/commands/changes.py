@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,9 +27,7 @@ from alerts.terminal import (
 from speakfit.errors import ApplyError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from alerts.plan import Change, FieldChange, Plan
+    from alerts.plan import Change
     from speakfit.target import Target
 
 
@@ -69,6 +64,7 @@ def plan(
     kept, unless --prune.
     """
     from alerts.catalog import load_catalog
+    from alerts.report import glossary, plan_json, tell_plan
     from alerts.session import open_session
 
     if not behaviour and (from_file is not None or since is not None):
@@ -76,12 +72,13 @@ def plan(
     span = None if since is None else parse_span(since, "--since")
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
-        planned = session.plan(prune=prune)
+        live = session.read()
+        planned = session.plan(live, prune=prune)
         if not as_json:
-            _tell_plan(session.out, planned)
+            tell_plan(session.out, planned, glossary(loaded, live), prune=prune)
         told = replay_changes(session, planned.changes, from_file, span) if behaviour else None
     if as_json:
-        document = {"target": str(session.target), **_plan_json(planned)}
+        document = {"target": str(session.target), **plan_json(planned)}
         if behaviour:
             document["behaviour"] = None if told is None else told.to_json()
         print_json(document)
@@ -109,13 +106,15 @@ def apply(
     """
     from alerts.apply import apply_plan
     from alerts.catalog import load_catalog
+    from alerts.report import PAST, glossary, tell_plan
     from alerts.session import open_session
 
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
-        planned = session.plan(prune=prune)
+        live = session.read()
+        planned = session.plan(live, prune=prune)
         if not as_json:
-            _tell_plan(session.out, planned)
+            tell_plan(session.out, planned, glossary(loaded, live), prune=prune)
         if planned.changes and not auto_approve and not approved(as_json):
             raise typer.Exit(EXIT_REFUSED)
         session.require_keys(planned)
@@ -124,8 +123,7 @@ def apply(
         def on_done(change: Change) -> None:
             done.append(change)
             if not as_json:
-                past = {"create": "created", "update": "updated", "delete": "deleted"}
-                tell(session.out, f"{past[change.action]} {change.kind} {change.id}")
+                tell(session.out, f"{PAST[change.action]} {change.kind} {change.id}")
 
         try:
             apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
@@ -143,79 +141,11 @@ def apply(
         tell(session.out, f"Applied {count(len(done), 'change')}.")
 
 
-# The action's text is all a pipe gets; colour only repeats it.
-_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
-
-
-def _tell_plan(out: Console, planned: Plan) -> None:
-    for change in planned.changes:
-        sign, colour = _SIGNS[change.action]
-        reason = f"  ({change.reason})" if change.reason else ""
-        line = f"  {sign} {change.action} {change.kind} {change.id}{reason}"
-        tell(out, line, (line[: len(line) - len(reason)], colour))
-        for field in change.fields:
-            for before, after in _field_lines(field):
-                tell(out, before + after, (after, "red" if before.endswith("- ") else "green"))
-    for change in planned.stale:
-        tell(out, f"  ? stale {change.kind} {change.id}: {change.reason}; kept without --prune")
-    tell(out, _outcome(planned))
-
-
-def _field_lines(field: FieldChange) -> Iterator[tuple[str, str]]:
-    """A field's path, then what goes away and what comes; long texts by their changed lines."""
-    yield f"      {field.path}", ""
-    live, desired = field.live, field.desired
-    if isinstance(live, str) and isinstance(desired, str) and ("\n" in live or "\n" in desired):
-        for line in difflib.ndiff(live.splitlines(), desired.splitlines()):
-            if line[:2] in ("- ", "+ "):
-                yield f"        {line[:2]}", line[2:]
-        return
-    for sign, value in (("- ", live), ("+ ", desired)):
-        if value is not None:
-            yield f"        {sign}", json.dumps(value, ensure_ascii=False)
-
-
-def _outcome(planned: Plan) -> str:
-    if not planned.changes:
-        same = count(len(planned.unchanged), "resource")
-        text = f"No changes: {same} as the catalog wants"
-    else:
-        counts = {
-            action: sum(1 for change in planned.changes if change.action == action)
-            for action in _SIGNS
-        }
-        text = "Plan: " + ", ".join(f"{n} to {action}" for action, n in counts.items() if n)
-    if planned.foreign:
-        text += f"; {count(planned.foreign, 'policy')} of others left alone"
-    return text + "."
-
-
-def _change_json(change: Change) -> dict[str, Any]:
-    return {
-        "action": str(change.action),
-        "kind": str(change.kind),
-        "id": change.id,
-        "reason": change.reason,
-        "name": change.name,
-        "fields": [
-            {"path": field.path, "live": field.live, "desired": field.desired}
-            for field in change.fields
-        ],
-    }
-
-
-def _plan_json(planned: Plan) -> dict[str, Any]:
-    return {
-        "changes": [_change_json(change) for change in planned.changes],
-        "stale": [_change_json(change) for change in planned.stale],
-        "unchanged": len(planned.unchanged),
-        "foreign": planned.foreign,
-    }
-
-
 def _applied_json(target: Target, done: list[Change], left: tuple[Change, ...]) -> dict[str, Any]:
+    from alerts.report import change_json
+
     return {
         "target": str(target),
-        "done": [_change_json(change) for change in done],
-        "not_done": [_change_json(change) for change in left],
+        "done": [change_json(change) for change in done],
+        "not_done": [change_json(change) for change in left],
     }

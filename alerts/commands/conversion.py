@@ -142,8 +142,8 @@ def _read_live(
     names: list[str], emulator: str | None, project: str | None
 ) -> tuple[str, list[tuple[str, Mapping[str, Any]]], dict[str, Metric]]:
     """Live policies that are named, or all not ours, and what is known of their metrics."""
-    from alerts.apply import Gateway
     from alerts.encode import MANAGED_BY, MANAGER
+    from alerts.gateway import Gateway
     from speakfit.settings import read_settings
     from speakfit.target import resolve_target
 

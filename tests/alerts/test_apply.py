@@ -10,8 +10,9 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
 from alerts.encode import KEY_DIGEST, mapping
+from alerts.gateway import Gateway
 from alerts.plan import Action, Plan, desired_state, make_plan
 from alerts.policies import CATALOG
 from alerts.policy import Catalog
@@ -273,7 +274,7 @@ def test_a_channel_without_its_key_is_refused_before_the_first_write(
 
 def test_refused_credentials_are_told_as_such(gateway: Gateway, proxy: Proxy) -> None:
     proxy.fail = {1: grpc.StatusCode.PERMISSION_DENIED}
-    with pytest.raises(ApplyError, match="refuses the credentials"):
+    with pytest.raises(ApplyError, match="does not permit it"):
         apply(gateway)
 
 

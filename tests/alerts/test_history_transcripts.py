@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
 from alerts.cli import main
+from alerts.gateway import Gateway
 from alerts.history import write_history
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from google.cloud import monitoring_v3
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
+from alerts.gateway import Gateway
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG
 from alerts.secret import key_digest
