@@ -110,4 +110,6 @@ class _Place:
         todo = "Plan again, and read what changed."
         if self._done:
             return self.stopped(what, todo)
-        return RefusedError(f"Refused: {what}; nothing was changed.", where=self._where, todo=todo)
+        return RefusedError(
+            f"{what[0].upper()}{what[1:]}; nothing was changed.", where=self._where, todo=todo
+        )

@@ -46,7 +46,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except SpeakFitError as error:
         tell_error(error)
-        code = EXIT_PARTLY if isinstance(error, ApplyError) and error.done else error.exit_code
+        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
+        code = EXIT_PARTLY if partly else error.exit_code
     except _USAGE_ERROR as error:
         # Calling without arguments is a usage error too: its message is the help.
         print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)

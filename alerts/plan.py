@@ -139,6 +139,11 @@ class Plan:
         """How many changes are of one action."""
         return sum(1 for change in self.changes if change.action is action)
 
+    @property
+    def deletes(self) -> int:
+        """How many resources it deletes."""
+        return self.number(Action.DELETE)
+
 
 def desired_state(
     catalog: Catalog, *, runbook_base_url: str, digests: Mapping[str, str | None]
@@ -503,7 +508,7 @@ def _part_stale(
                 used.setdefault(name, []).append(str(policy.get("displayName", policy["name"])))
     deletes: list[Change] = []
     kept: list[Change] = []
-    for change in stale:
+    for change in sorted(stale, key=lambda one: (one.kind is Kind.CHANNEL, one.id, one.name)):
         users = used.get(change.name, []) if change.kind is Kind.CHANNEL else []
         if users:
             reason = f"{change.reason}; kept: used by {users[0]!r}"

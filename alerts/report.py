@@ -56,6 +56,8 @@ def tell_change(
     line = head = f"  {sign} {change.action} {change.kind} {change.id}"
     if change.action is Action.CREATE and change.id in words.policies:
         line += f": {words.policies[change.id]}"
+    if change.action is Action.DELETE and change.kind is not Kind.METRIC:
+        line += f": {change.live.get('displayName', '')!r}"
     if change.reason:
         line += f"  ({change.reason})"
     # The action's word is all that a pipe gets; colour only repeats it.

@@ -51,12 +51,17 @@ class Session:
         return self.gateway.read(self.catalog)
 
     @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digest of each secret that is at hand, by channel id."""
+        return channel_digests(self.catalog, self.keys)
+
+    @cached_property
     def desired(self) -> Desired:
         """What the catalog wants."""
         return desired_state(
             self.catalog,
             runbook_base_url=self.settings.runbook_base_url,
-            digests=channel_digests(self.catalog, self.keys),
+            digests=self.digests,
         )
 
     def plan(self, live: Live, *, prune: bool) -> Plan:

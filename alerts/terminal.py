@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speakfit.errors import SpeakFitError
+from speakfit.errors import RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +60,24 @@ PruneOption = Annotated[
     bool, typer.Option("--prune", help="Also delete what is ours and not in the catalog any more.")
 ]
 
+AutoApproveOption = Annotated[
+    bool, typer.Option("--auto-approve", help="Do not ask; needed where nobody can answer.")
+]
+MaxDeletesOption = Annotated[
+    int | None,
+    typer.Option("--max-deletes", metavar="N", help="Refuse to delete more than N."),
+]
+
+
+def check_deletes(planned: int, most: int | None) -> None:
+    """A RefusedError when more would be deleted than --max-deletes allows."""
+    if most is not None and planned > most:
+        raise RefusedError(
+            f"{count(planned, 'delete')} planned, --max-deletes allows {most}; nothing "
+            "was changed.",
+            todo="Read the plan; raise --max-deletes when it is what you want.",
+        )
+
 
 def approved(as_json: bool) -> bool:
     """Whether somebody at a terminal agreed; elsewhere nobody can be asked, which is told."""
@@ -100,8 +118,9 @@ def tell_error(error: SpeakFitError) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    label = "Refused" if isinstance(error, RefusedError) else "Error"
     err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    err.print(Text.assemble(("Error: ", "bold red"), str(error)))
+    err.print(Text.assemble((f"{label}: ", "bold red"), str(error)))
 
 
 def count(number: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,22 +14,25 @@ from alerts.terminal import (
     EXIT_CHANGES,
     EXIT_FINE,
     EXIT_REFUSED,
+    AutoApproveOption,
     CatalogOption,
     EmulatorOption,
     JsonOption,
+    MaxDeletesOption,
     ProjectOption,
     PruneOption,
     approved,
+    check_deletes,
     count,
     parse_span,
     print_json,
     tell,
 )
-from speakfit.errors import ApplyError
+from speakfit.errors import ApplyError, RefusedError
 
 if TYPE_CHECKING:
-    from alerts.plan import Change
-    from speakfit.target import Target
+    from alerts.plan import Change, Plan
+    from alerts.session import Session
 
 
 def plan(
@@ -36,6 +40,10 @@ def plan(
     emulator: EmulatorOption = None,
     project: ProjectOption = None,
     prune: PruneOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Keep the plan, for `apply FILE`."),
+    ] = None,
     behaviour: Annotated[
         bool,
         typer.Option("--behaviour", help="Also show what it would have done on recorded history."),
@@ -64,6 +72,7 @@ def plan(
     kept, unless --prune.
     """
     from alerts.catalog import load_catalog
+    from alerts.planfile import snapshot, write_plan
     from alerts.report import glossary, plan_json, tell_plan
     from alerts.session import open_session
 
@@ -86,66 +95,114 @@ def plan(
         nothing = ["On recorded history: no policy changes, so nothing does."]
         for line in told.lines() if told is not None else nothing:
             tell(session.out, line)
+    if out is not None:
+        try:
+            write_plan(out, snapshot(planned, session.desired, live, session.target, prune=prune))
+        except OSError as error:
+            raise typer.BadParameter(f"--out {out}: {error.strerror}") from error
+        tell(session.out, f"Kept in {out}; `python -m alerts apply {out}` makes these changes.")
     raise typer.Exit(EXIT_CHANGES if planned.changes else EXIT_FINE)
 
 
 def apply(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="A plan kept by `plan --out`.", show_default=False),
+    ] = None,
     catalog: CatalogOption = DEFAULT_CATALOG,
     emulator: EmulatorOption = None,
     project: ProjectOption = None,
     prune: PruneOption = False,
-    auto_approve: Annotated[
-        bool, typer.Option("--auto-approve", help="Do not ask; needed where nobody can answer.")
-    ] = False,
+    max_deletes: MaxDeletesOption = None,
+    auto_approve: AutoApproveOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make Cloud Monitoring equal to the catalog.
 
     Asks on a terminal and needs --auto-approve elsewhere. Touches nothing that is not labelled
-    as this catalog's.
+    as this catalog's. With FILE it makes exactly the changes of that plan, and refuses when
+    something of the catalog was edited since.
     """
-    from alerts.apply import apply_plan
     from alerts.catalog import load_catalog
-    from alerts.report import PAST, glossary, tell_plan
+    from alerts.planfile import (
+        catalog_digest,
+        check_purpose,
+        read_plan,
+        remaining,
+        snapshot,
+        with_digests,
+    )
+    from alerts.report import glossary, tell_plan
     from alerts.session import open_session
 
+    if file is not None and prune:
+        raise typer.BadParameter("--prune belongs to `plan --out`: FILE says what is deleted.")
+    saved = None if file is None else read_plan(file)
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
+        if saved is not None and file is not None:
+            check_purpose(saved, file, session.target, loaded.name)
+            if saved.catalog_digest != catalog_digest(session.desired):
+                tell(
+                    session.out,
+                    f"Note: the catalog changed after {file} was made; the file is applied as it "
+                    "is.",
+                )
         live = session.read()
-        planned = session.plan(live, prune=prune)
+        if saved is None:
+            saved = snapshot(
+                session.plan(live, prune=prune), session.desired, live, session.target, prune=prune
+            )
+        planned = remaining(saved, live)
+        ready = len(saved.plan.changes) - len(planned.changes)
+        if ready:
+            tell(session.out, f"{ready} of {count(len(saved.plan.changes), 'change')} done before.")
         if not as_json:
-            tell_plan(session.out, planned, glossary(loaded, live), prune=prune)
-        if planned.changes and not auto_approve and not approved(as_json):
-            raise typer.Exit(EXIT_REFUSED)
-        session.require_keys(planned)
-        done: list[Change] = []
+            tell_plan(session.out, planned, glossary(loaded, live), prune=saved.prune)
+        check_deletes(planned.deletes, max_deletes)
+        if planned.changes and not auto_approve:
+            if not approved(as_json):
+                raise typer.Exit(EXIT_REFUSED)
+            # People take their time: look again.
+            planned = remaining(saved, session.read())
+        carry_out(session, with_digests(planned, session.digests), as_json=as_json)
 
-        def on_done(change: Change) -> None:
-            done.append(change)
-            if not as_json:
-                tell(session.out, f"{PAST[change.action]} {change.kind} {change.id}")
 
-        try:
-            apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
-        except ApplyError:
-            left = planned.changes[len(done) :]
-            if as_json:
-                print_json(_applied_json(session.target, done, left))
-            else:
-                for change in left:
-                    tell(session.out, f"not done: {change.action} {change.kind} {change.id}")
-            raise
+def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:
+    """Make the changes of a plan, tell each one, and of a stop tell what is not done."""
+    from alerts.apply import apply_plan
+    from alerts.report import PAST, change_json
+
+    session.require_keys(planned)
+    done: list[Change] = []
+
+    def on_done(change: Change) -> None:
+        done.append(change)
+        if not as_json:
+            tell(session.out, f"{PAST[change.action]} {change.kind} {change.id}")
+
+    def as_document(unknown: Sequence[Change], left: Sequence[Change]) -> dict[str, Any]:
+        return {
+            "target": str(session.target),
+            "done": [change_json(change) for change in done],
+            "unknown": [change_json(change) for change in unknown],
+            "not_done": [change_json(change) for change in left],
+        }
+
+    try:
+        apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
+    except (ApplyError, RefusedError) as error:
+        left = planned.changes[len(done) :]
+        # Of at most one write nobody knows: it was under way, and no answer came.
+        under_way = 1 if isinstance(error, ApplyError) and error.uncertain else 0
+        if as_json:
+            print_json(as_document(left[:under_way], left[under_way:]))
+        else:
+            for number, change in enumerate(left):
+                how = "perhaps done" if number < under_way else "not done"
+                tell(session.out, f"{how}: {change.action} {change.kind} {change.id}")
+        raise
     if as_json:
-        print_json(_applied_json(session.target, done, ()))
+        print_json(as_document((), ()))
     elif done:
         tell(session.out, f"Applied {count(len(done), 'change')}.")
-
-
-def _applied_json(target: Target, done: list[Change], left: tuple[Change, ...]) -> dict[str, Any]:
-    from alerts.report import change_json
-
-    return {
-        "target": str(target),
-        "done": [change_json(change) for change in done],
-        "not_done": [change_json(change) for change in left],
-    }

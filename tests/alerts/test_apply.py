@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import grpc
 import pytest
 
 from alerts.apply import apply_plan
-from alerts.encode import KEY_DIGEST, mapping
+from alerts.encode import KEY_DIGEST
 from alerts.gateway import Gateway
-from alerts.plan import Action, Plan, desired_state, make_plan
+from alerts.plan import Action, desired_state, make_plan
 from alerts.policies import CATALOG
-from alerts.policy import Catalog
 from alerts.secret import key_digest
 from speakfit.emulator.server import Emulator
 from speakfit.errors import ApplyError, TargetError
@@ -25,46 +23,10 @@ from speakfit.target import (
     alert_policy_client,
     notification_channel_client,
 )
-from tests.alerts.conftest import KEYS, ROOT, Run
-from tests.alerts.unreliable import Proxy, unreliable
+from tests.alerts.conftest import BASE_URL, KEYS, ROOT, Run, apply, live_policies, plan
+from tests.alerts.unreliable import Proxy
 
 WRITES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
-BASE_URL = "https://runbooks.test"
-
-
-def plan(gateway: Gateway, catalog: Catalog = CATALOG, *, prune: bool = False, **keys: str) -> Plan:
-    digests = {channel: key_digest(key) for channel, key in (keys or KEYS).items()}
-    desired = desired_state(catalog, runbook_base_url=BASE_URL, digests=digests)
-    return make_plan(desired, gateway.read(catalog), prune=prune)
-
-
-def apply(gateway: Gateway, catalog: Catalog = CATALOG, *, prune: bool = False) -> None:
-    apply_plan(gateway, plan(gateway, catalog, prune=prune), keys=KEYS)
-
-
-@pytest.fixture
-def proxy(emulator: Emulator) -> Iterator[Proxy]:
-    with unreliable(emulator.grpc_address) as running:
-        yield running
-
-
-@pytest.fixture
-def naps() -> list[float]:
-    """How long the gateway would have slept."""
-    return []
-
-
-@pytest.fixture
-def gateway(target: Target, proxy: Proxy, naps: list[float]) -> Iterator[Gateway]:
-    """Talks to the emulator through the proxy, and never really sleeps."""
-    with Gateway(replace(target, host=proxy.address), sleep=naps.append) as running:
-        yield running
-
-
-def live_policies(target: Target) -> dict[str, dict[str, object]]:
-    client = alert_policy_client(target)
-    found = client.list_alert_policies(name=target.project_name)
-    return {policy.name: mapping(policy) for policy in found}
 
 
 def test_a_plan_after_an_apply_is_empty_and_a_second_apply_writes_nothing(
@@ -205,10 +167,10 @@ def test_a_conflict_that_never_ends_stops_the_apply(gateway: Gateway, proxy: Pro
 
 
 def test_a_used_up_quota_stops_at_once_and_tells_what_is_left(
-    gateway: Gateway, proxy: Proxy, alerts: Run
+    gateway: Gateway, proxy: Proxy, quick_alerts: Run
 ) -> None:
     proxy.fail = {14: grpc.StatusCode.RESOURCE_EXHAUSTED}
-    done = alerts("apply", "--auto-approve", "--emulator", proxy.address)
+    done = quick_alerts("apply", "--auto-approve", "--emulator", proxy.address)
     assert done.returncode == 4
     assert len(proxy.writes) == 14
     assert done.stdout.count("\ncreated ") == 13
