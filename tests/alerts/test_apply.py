@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import grpc
@@ -23,7 +21,7 @@ from speakfit.target import (
     alert_policy_client,
     notification_channel_client,
 )
-from tests.alerts.conftest import BASE_URL, KEYS, ROOT, Run, apply, live_policies, plan
+from tests.alerts.conftest import BASE_URL, KEYS, Run, apply, live_policies, plan
 from tests.alerts.unreliable import Proxy
 
 WRITES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
@@ -190,40 +188,6 @@ def test_a_server_that_goes_away_in_the_middle_leaves_a_state_that_the_next_appl
     apply(gateway)
     assert plan(gateway).changes == ()
     assert len(live_policies(target)) == len(CATALOG.policies)
-
-
-@pytest.mark.parametrize("at", [1, 8, 10, 16, 20])
-def test_killed_at_a_write_the_next_apply_converges_without_duplicates(
-    at: int, gateway: Gateway, proxy: Proxy, target: Target
-) -> None:
-    def kill(number: int, method: str) -> None:
-        if number == at:
-            # The command has been started when it writes.
-            process.kill()
-            process.wait()
-
-    proxy.before = kill
-    command = [sys.executable, "-m", "alerts", "apply", "--auto-approve"]
-    process = subprocess.Popen(
-        [*command, "--emulator", proxy.address, "--project", target.project],
-        cwd=ROOT,
-        env={
-            "PYTHONPATH": "platform:.",
-            "RUNBOOK_BASE_URL": BASE_URL,
-            **{f"PAGERDUTY_ROUTING_KEY_{name.upper()}": key for name, key in KEYS.items()},
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    # The write that was under way still reaches the server, as it may in the real world.
-    process.wait(timeout=60)
-    assert process.returncode == -9
-    apply(gateway)
-    assert plan(gateway).changes == ()
-    assert len(live_policies(target)) == len(CATALOG.policies)
-    channels = notification_channel_client(target)
-    assert len(list(channels.list_notification_channels(name=target.project_name))) == 2
 
 
 def test_a_channel_without_its_key_is_refused_before_the_first_write(
