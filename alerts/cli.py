@@ -10,7 +10,16 @@ import sys
 
 import typer
 
-from alerts.commands import changes, contract, conversion, history, lint, policies, runbooks
+from alerts.commands import (
+    changes,
+    contract,
+    conversion,
+    drift,
+    history,
+    lint,
+    policies,
+    runbooks,
+)
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
 
@@ -20,8 +29,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="alerts",
     help="Alert policies as code for Google Cloud Monitoring.",
-    epilog="Exit codes: 0 fine, 1 error, 2 changes found, 3 a check failed, 4 partly applied, "
-    "5 refused, 64 wrong usage.",
+    epilog="Exit codes: 0 fine, 1 error, 2 changes or drift found, 3 a check failed, "
+    "4 partly applied, 5 refused, 64 wrong usage.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,6 +41,7 @@ app.command()(policies.explain)
 app.command()(lint.lint)
 app.command()(changes.plan)
 app.command()(changes.apply)
+app.command()(drift.drift)
 app.command("import")(conversion.import_command)
 app.command()(conversion.export)
 app.command()(history.record)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alerts.canonical import canonical_policy
-from alerts.difference import Glossary, Line, difference_lines
+from alerts.difference import FieldChange, Glossary, Line, difference_lines
 from alerts.plan import Action, Change, Kind, Live, Plan
 from alerts.policy import Catalog
 from alerts.terminal import count, tell
@@ -75,6 +76,18 @@ def change_lines(change: Change, words: Glossary, *, channels: Mapping[str, str]
         live=canonical_policy(change.live, names),
         desired=canonical_policy(change.body, names),
         glossary=words,
+    )
+
+
+def edit_lines(change: Change, words: Glossary, *, channels: Mapping[str, str]) -> Iterable[Line]:
+    """The same the other way round: from what the catalog says to what somebody made of it."""
+    edits = [
+        FieldChange(parts=one.parts, live=one.desired, desired=one.live) for one in change.fields
+    ]
+    return change_lines(
+        replace(change, fields=tuple(edits), live=change.body, body=change.live),
+        words,
+        channels=channels,
     )
 
 

@@ -60,10 +60,12 @@ def write_team(
     subjects: tuple[str, ...] = ("depth", "workers"),
     name: str = "team",
 ) -> None:
-    """Write the module `team`: queue depth above a limit, and fewer than one worker."""
+    """Write the module `team`: queue depth above a limit, fewer than one worker, and others."""
     known = {
         "depth": f"policy('depth', QUEUE_DEPTH, above={depth}),",
         "workers": "policy('workers', WORKERS_ALIVE, below=1),",
+        "idle": "policy('idle', QUEUE_DEPTH, below=1),",
+        "gone": "policy('gone', QUEUE_DEPTH, above=1),",
     }
     policies = "".join(known[subject] for subject in subjects)
     text = _TEXT.replace("NAME", name).replace("POLICIES", policies)

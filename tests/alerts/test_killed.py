@@ -13,11 +13,11 @@ import pytest
 
 from alerts.apply import apply_plan
 from alerts.canonical import canonical_channel, canonical_policy
-from alerts.encode import key_digest
 from alerts.gateway import Gateway
 from alerts.plan import Live, desired_state, make_plan, our_channels
 from alerts.policies import CATALOG
 from alerts.policy import Catalog
+from alerts.secret import key_digest
 from speakfit.target import Target
 from tests.alerts.conftest import BASE_URL, KEYS, ROOT, apply
 from tests.alerts.unreliable import Proxy
@@ -66,7 +66,7 @@ def state(live: Live) -> tuple[list[Any], list[Any]]:
     """Everything of the catalog, whatever the server calls it; a copy shows as one more."""
     names = our_channels(live, CATALOG.name)
     policies = [canonical_policy(policy, names) for policy in live.policies]
-    channels = [canonical_channel(channel) for channel in live.channels]
+    channels = [canonical_channel(channel, has_secret=True) for channel in live.channels]
     return sorted(policies, key=repr), sorted(channels, key=repr)
 
 
