@@ -28,7 +28,7 @@ from alerts.terminal import (
     print_json,
     tell,
 )
-from speakfit.errors import ApplyError, RefusedError
+from speakfit.errors import ApplyError, RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
     from alerts.plan import Change, Plan
@@ -181,9 +181,12 @@ def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:
         if not as_json:
             tell(session.out, f"{PAST[change.action]} {change.kind} {change.id}")
 
-    def as_document(unknown: Sequence[Change], left: Sequence[Change]) -> dict[str, Any]:
+    def as_document(
+        unknown: Sequence[Change], left: Sequence[Change], error: SpeakFitError | None
+    ) -> dict[str, Any]:
         return {
             "target": str(session.target),
+            "error": error and {"what": error.what, "where": error.where, "todo": error.todo},
             "done": [change_json(change) for change in done],
             "unknown": [change_json(change) for change in unknown],
             "not_done": [change_json(change) for change in left],
@@ -196,13 +199,13 @@ def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:
         # Of at most one write nobody knows: it was under way, and no answer came.
         under_way = 1 if isinstance(error, ApplyError) and error.uncertain else 0
         if as_json:
-            print_json(as_document(left[:under_way], left[under_way:]))
+            print_json(as_document(left[:under_way], left[under_way:], error))
         else:
             for number, change in enumerate(left):
                 how = "perhaps done" if number < under_way else "not done"
                 tell(session.out, f"{how}: {change.action} {change.kind} {change.id}")
         raise
     if as_json:
-        print_json(as_document((), ()))
+        print_json(as_document((), (), None))
     elif done:
         tell(session.out, f"Applied {count(len(done), 'change')}.")

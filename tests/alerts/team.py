@@ -20,7 +20,7 @@ def policy(subject, metric, **limit):
         severity=Severity.WARNING,
         title=subject.capitalize(),
         owner="team",
-        guidance=Guidance(meaning="It is bad.", users_feel="Pain.", first_steps=("Look.",)),
+        guidance=Guidance(meaning="MEANING", users_feel="Pain.", first_steps=("Look.",)),
         conditions=(
             Threshold(
                 key=subject,
@@ -59,6 +59,7 @@ def write_team(
     depth: float = 100,
     subjects: tuple[str, ...] = ("depth", "workers"),
     name: str = "team",
+    guidance: str = "It is bad.",
 ) -> None:
     """Write the module `team`: queue depth above a limit, fewer than one worker, and others."""
     known = {
@@ -68,5 +69,5 @@ def write_team(
         "gone": "policy('gone', QUEUE_DEPTH, above=1),",
     }
     policies = "".join(known[subject] for subject in subjects)
-    text = _TEXT.replace("NAME", name).replace("POLICIES", policies)
+    text = _TEXT.replace("NAME", name).replace("POLICIES", policies).replace("MEANING", guidance)
     (folder / "team.py").write_text(text, encoding="utf-8")

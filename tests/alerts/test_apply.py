@@ -12,6 +12,7 @@ from alerts.encode import KEY_DIGEST
 from alerts.gateway import Gateway
 from alerts.plan import Action, desired_state, make_plan
 from alerts.policies import CATALOG
+from alerts.policy import Catalog
 from alerts.secret import key_digest
 from speakfit.emulator.server import Emulator
 from speakfit.errors import ApplyError, TargetError
@@ -21,7 +22,7 @@ from speakfit.target import (
     alert_policy_client,
     notification_channel_client,
 )
-from tests.alerts.conftest import BASE_URL, KEYS, Run, apply, live_policies, plan
+from tests.alerts.conftest import BASE_URL, KEYS, Run, apply, edit, live_policies, plan
 from tests.alerts.unreliable import Proxy
 
 WRITES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
@@ -178,16 +179,40 @@ def test_a_used_up_quota_stops_at_once_and_tells_what_is_left(
     assert plan(gateway).changes == ()
 
 
-def test_a_server_that_goes_away_in_the_middle_leaves_a_state_that_the_next_apply_mends(
-    gateway: Gateway, proxy: Proxy, target: Target
+@pytest.mark.parametrize("arrives", [False, True])
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.CANCELLED,
+    ],
+)
+def test_a_write_without_an_answer_may_have_happened_and_the_next_apply_mends_it(
+    code: grpc.StatusCode, arrives: bool, gateway: Gateway, proxy: Proxy, target: Target
 ) -> None:
-    proxy.fail = {15: grpc.StatusCode.UNAVAILABLE}
-    with pytest.raises(ApplyError, match="may or may not have happened") as raised:
-        apply(gateway)
-    assert (raised.value.done, raised.value.left) == (14, 6)
+    smaller = replace(CATALOG, policies=CATALOG.policies[1:])
+
+    def without_an_answer(at: int, catalog: Catalog, *, prune: bool = False) -> None:
+        (proxy.lose if arrives else proxy.fail)[len(proxy.writes) + at] = code
+        with pytest.raises(ApplyError, match="may or may not have happened") as raised:
+            apply(gateway, catalog, prune=prune)
+        assert (raised.value.done, raised.value.uncertain) == (at - 1, True)
+        proxy.fail, proxy.lose = {}, {}
+
+    without_an_answer(9, CATALOG)  # a channel
+    without_an_answer(1, CATALOG)  # the other one, or a policy
     apply(gateway)
-    assert plan(gateway).changes == ()
-    assert len(live_policies(target)) == len(CATALOG.policies)
+    edit(target, CATALOG.policies[3].id, lambda policy: setattr(policy, "enabled", False))
+    without_an_answer(1, CATALOG)
+    apply(gateway)
+    without_an_answer(1, smaller, prune=True)
+    apply(gateway, smaller, prune=True)
+    assert plan(gateway, smaller, prune=True).changes == ()
+    assert len(live_policies(target)) == len(smaller.policies)
+    channels = notification_channel_client(target)
+    assert len(list(channels.list_notification_channels(name=target.project_name))) == 2
 
 
 def test_a_channel_without_its_key_is_refused_before_the_first_write(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,3 +127,29 @@ def test_killed_at_a_write_the_next_apply_converges_without_duplicates(
     other = replace(target, project=f"{target.project}-unharmed")
     with Gateway(other) as unharmed:
         assert state(live) == state(converge(unharmed, catalog, url))
+
+
+def test_stopped_by_hand_it_says_what_is_done_and_what_nobody_knows(
+    proxy: Proxy, target: Target, clean: dict[str, str]
+) -> None:
+    def interrupt(number: int, method: str) -> None:
+        if number == 12:
+            process.send_signal(signal.SIGINT)
+            stopped.wait(timeout=30)
+
+    stopped = threading.Event()
+    proxy.before = interrupt
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alerts", "apply", "--auto-approve", "--emulator", proxy.address],
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    shown, errors = process.communicate(timeout=60)
+    stopped.set()
+    assert process.returncode == 4
+    assert shown.count("\ncreated ") == 11
+    assert "\nperhaps done: create policy queue-depth-warning\n" in shown
+    assert shown.count("\nnot done: ") == CREATES - 12
+    assert "Stopped after 11 of 20 changes: you stopped it" in errors
