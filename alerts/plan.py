@@ -431,8 +431,11 @@ def _plan_policies(
 def _copy_words(kept: Mapping[str, Any], copy: Mapping[str, Any]) -> str:
     """Why of two live resources with one identity this one is not kept."""
     made = _made_at(kept)
-    why = f"made first, at {made}" if made < _made_at(copy) else "of two made at once the lower"
-    return f"a copy: {kept['name']} is kept, {why}"
+    first = made < _made_at(copy)
+    why = (
+        f"it was made first, at {made}" if first else "both are of one moment, its number is lower"
+    )
+    return f"{copy['name']} is a copy; {kept['name']} is kept: {why}"
 
 
 def _compare(identity: str, body: Json, found: Json, channels: Mapping[str, str]) -> Change:

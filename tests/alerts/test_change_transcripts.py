@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
-from speakfit.target import Target
-from tests.alerts.conftest import Run, edit
+from speakfit.target import (
+    Target,
+    TargetKind,
+    alert_policy_client,
+    notification_channel_client,
+)
+from tests.alerts.conftest import Run, edit, fresh_emulator
 from tests.alerts.team import write_team
 from tests.alerts.transcript import command, commands, compare
 
@@ -79,3 +85,43 @@ def test_transcript_of_deletes_that_are_limited(
         ),
     )
     compare("max-deletes", session, EMULATOR=str(target.host))
+
+
+def test_transcript_of_channels_swapped_and_a_policy_twice(
+    alerts_here: Run, tmp_path: Path, project: str
+) -> None:
+    write_team(tmp_path)
+    with fresh_emulator() as emulator:
+        target = Target(kind=TargetKind.EMULATOR, project=project, host=emulator.grpc_address)
+        at = f"--emulator {target.host} --catalog team"
+        assert alerts_here("apply", *at.split(), "--auto-approve").returncode == 0
+        emulator.advance(timedelta(minutes=10))
+        channels = notification_channel_client(target)
+        phone = channels.create_notification_channel(
+            name=target.project_name,
+            notification_channel={
+                "type": "sms",
+                "display_name": "Phone of Ben",
+                "labels": {"number": "+15550100"},
+            },
+        )
+        edit(
+            target, "depth-warning", lambda one: setattr(one, "notification_channels", [phone.name])
+        )
+        policies = alert_policy_client(target)
+        found = policies.list_alert_policies(name=target.project_name)
+        copy = next(one for one in found if one.user_labels["alert-id"] == "workers-warning")
+        copy.name = ""
+        for condition in copy.conditions:
+            condition.name = ""
+        policies.create_alert_policy(name=target.project_name, alert_policy=copy)
+        session = commands(alerts_here, (f"plan {at}", f"plan {at} --prune"))
+        session += command(alerts_here, f"apply {at} --prune --auto-approve")
+        (team,) = (
+            one
+            for one in channels.list_notification_channels(name=target.project_name)
+            if one.type_ == "pagerduty"
+        )
+        channels.delete_notification_channel(name=team.name, force=True)
+        session += command(alerts_here, f"plan {at}")
+        compare("identity", session, EMULATOR=str(target.host))
