@@ -432,9 +432,7 @@ def _copy_words(kept: Mapping[str, Any], copy: Mapping[str, Any]) -> str:
     """Why of two live resources with one identity this one is not kept."""
     made = _made_at(kept)
     first = made < _made_at(copy)
-    why = (
-        f"it was made first, at {made}" if first else "both are of one moment, its number is lower"
-    )
+    why = f"it was made first, at {made}" if first else "both at once, its number is lower"
     return f"{copy['name']} is a copy; {kept['name']} is kept: {why}"
 
 
