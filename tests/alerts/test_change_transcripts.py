@@ -88,13 +88,13 @@ def test_transcript_of_deletes_that_are_limited(
 
 
 def test_transcript_of_channels_swapped_and_a_policy_twice(
-    alerts_here: Run, tmp_path: Path, project: str
+    quick_alerts: Run, tmp_path: Path, project: str
 ) -> None:
     write_team(tmp_path)
     with fresh_emulator() as emulator:
         target = Target(kind=TargetKind.EMULATOR, project=project, host=emulator.grpc_address)
         at = f"--emulator {target.host} --catalog team"
-        assert alerts_here("apply", *at.split(), "--auto-approve").returncode == 0
+        assert quick_alerts("apply", *at.split(), "--auto-approve").returncode == 0
         emulator.advance(timedelta(minutes=10))
         channels = notification_channel_client(target)
         phone = channels.create_notification_channel(
@@ -115,13 +115,13 @@ def test_transcript_of_channels_swapped_and_a_policy_twice(
         for condition in copy.conditions:
             condition.name = ""
         policies.create_alert_policy(name=target.project_name, alert_policy=copy)
-        session = commands(alerts_here, (f"plan {at}", f"plan {at} --prune"))
-        session += command(alerts_here, f"apply {at} --prune --auto-approve")
+        session = commands(quick_alerts, (f"plan {at}", f"plan {at} --prune"))
+        session += command(quick_alerts, f"apply {at} --prune --auto-approve")
         (team,) = (
             one
             for one in channels.list_notification_channels(name=target.project_name)
             if one.type_ == "pagerduty"
         )
         channels.delete_notification_channel(name=team.name, force=True)
-        session += command(alerts_here, f"plan {at}")
+        session += command(quick_alerts, f"plan {at}")
         compare("identity", session, EMULATOR=str(target.host))
