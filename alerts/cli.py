@@ -11,6 +11,7 @@ import sys
 import typer
 
 from alerts.commands import (
+    adopt,
     changes,
     contract,
     conversion,
@@ -42,6 +43,7 @@ app.command()(lint.lint)
 app.command()(changes.plan)
 app.command()(changes.apply)
 app.command()(drift.drift)
+app.command()(adopt.adopt)
 app.command("import")(conversion.import_command)
 app.command()(conversion.export)
 app.command()(history.record)

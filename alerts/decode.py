@@ -42,6 +42,7 @@ from alerts.policy import (
 )
 from speakfit.engine.filters import All, Comparison, parse_filter
 from speakfit.engine.objectives import parse_selector
+from speakfit.engine.points import MetricKind, ValueType
 from speakfit.engine.policies import EVALUATION_STEP, MAX_LABEL_CHARACTERS
 from speakfit.engine.wire import parse_duration
 from speakfit.errors import CatalogError, InvalidArgument
@@ -60,6 +61,34 @@ _FIELDS = frozenset(
         "severity",
     }
 )  # fmt: skip
+
+
+def metric_types(body: Mapping[str, Any]) -> set[str]:
+    """The metric types that a policy in REST form reads, as far as its filters tell."""
+    found: set[str] = set()
+    for condition in body.get("conditions", ()):
+        for kind in ("conditionThreshold", "conditionAbsent"):
+            for name in ("filter", "denominatorFilter"):
+                text = condition.get(kind, {}).get(name)
+                if text:
+                    try:
+                        found |= parse_filter(text).metric_types or set()
+                    except InvalidArgument:
+                        # Told when the policy is read.
+                        continue
+    return found
+
+
+def described_metric(descriptor: Mapping[str, Any]) -> Metric:
+    """What a live descriptor in REST form tells of a metric."""
+    return Metric(
+        type=descriptor["type"],
+        kind=MetricKind(descriptor["metricKind"]),
+        value_type=ValueType(descriptor["valueType"]),
+        unit=descriptor.get("unit", ""),
+        description=descriptor.get("description", ""),
+        labels=tuple(sorted(label["key"] for label in descriptor.get("labels", ()))),
+    )
 
 
 def slug(text: str) -> str:

@@ -131,10 +131,11 @@ def difference_lines(
         after = desired.get("conditions", {}).get(key)
         name = json.dumps(key, ensure_ascii=False)
         if after is None:
+            # What it was is not what must be read here, but what its end does.
             yield Line(depth=0, sign="-", text=f"condition {name}; its open incidents close")
-        else:
-            yield Line(depth=0, sign="~" if before else "+", text=f"condition {name}")
-        unit = _threshold_unit(after or before or {}, glossary.units)
+            continue
+        yield Line(depth=0, sign="~" if before else "+", text=f"condition {name}")
+        unit = _threshold_unit(after, glossary.units)
         for one in changed:
             # The kind of a condition is said by its fields.
             yield from _field_lines(one, one.parts[3:] or one.parts[2:], 1, glossary, unit=unit)
