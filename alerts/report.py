@@ -106,9 +106,11 @@ def outcome(plan: Plan) -> str:
         parts.append("Plan: " + ", ".join(f"{n} to {action}" for action, n in counts.items() if n))
         if plan.unchanged:
             parts.append(f"{len(plan.unchanged)} unchanged")
-    else:
+    elif plan.unchanged:
         same = count(len(plan.unchanged), "resource")
         parts.append(f"No changes: {same} as the catalog wants")
+    else:
+        parts.append("No changes: there is nothing of this catalog")
     if plan.stale:
         parts.append(f"{len(plan.stale)} stale kept")
     if plan.foreign:

@@ -81,16 +81,32 @@ def check_deletes(planned: int, most: int | None) -> None:
 
 def approved(as_json: bool) -> bool:
     """Whether somebody at a terminal agreed; elsewhere nobody can be asked, which is told."""
-    if as_json or not sys.stdin.isatty() or not sys.stdout.isatty():
-        print(
-            "Refused: nobody can be asked here; nothing was changed.\n"
-            "  to do: Read the plan, then repeat with --auto-approve.",
-            file=sys.stderr,
-        )
+    if not _can_ask(as_json, "--auto-approve"):
         return False
     if typer.confirm("Make these changes?"):
         return True
     print("Nothing was changed.", file=sys.stderr)
+    return False
+
+
+def typed_out(name: str, as_json: bool) -> bool:
+    """Whether somebody at a terminal typed a name out, which nobody does by mistake."""
+    if not _can_ask(as_json, "--auto-approve and --max-deletes N"):
+        return False
+    if typer.prompt(f"Type {name} to delete all this", default="", show_default=False) == name:
+        return True
+    print("That is another name. Nothing was changed.", file=sys.stderr)
+    return False
+
+
+def _can_ask(as_json: bool, instead: str) -> bool:
+    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        return True
+    print(
+        "Refused: nobody can be asked here; nothing was changed.\n"
+        f"  to do: Read the plan, then repeat with {instead}.",
+        file=sys.stderr,
+    )
     return False
 
 

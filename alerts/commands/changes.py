@@ -1,4 +1,4 @@
-"""`plan` and `apply`: what must change in Cloud Monitoring, and changing it."""
+"""`plan`, `apply` and `destroy`: what must change in Cloud Monitoring, and changing it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from alerts.terminal import (
     parse_span,
     print_json,
     tell,
+    typed_out,
 )
 from speakfit.errors import ApplyError, RefusedError, SpeakFitError
 
@@ -166,6 +167,54 @@ def apply(
             # People take their time: look again.
             planned = remaining(saved, session.read())
         carry_out(session, with_digests(planned, session.digests), as_json=as_json)
+
+
+def destroy(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    emulator: EmulatorOption = None,
+    project: ProjectOption = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Also delete the catalog's metrics, with all their data."),
+    ] = False,
+    max_deletes: MaxDeletesOption = None,
+    auto_approve: AutoApproveOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete every policy of the catalog, then its channels.
+
+    Asks for the catalog's name on a terminal; elsewhere it needs both --auto-approve and
+    --max-deletes N. Metrics and their data stay unless --metrics asks for them, and a channel
+    that others use stays.
+    """
+    from alerts.catalog import load_catalog
+    from alerts.plan import destroy_plan
+    from alerts.report import glossary, tell_plan
+    from alerts.session import open_session
+
+    loaded = load_catalog(catalog)
+    with open_session(loaded, emulator, project, as_json=as_json) as session:
+        live = session.read()
+        planned = destroy_plan(loaded.name, live, metrics=metrics)
+        if not as_json:
+            tell_plan(session.out, planned, glossary(loaded, live), prune=True)
+        check_deletes(planned.deletes, max_deletes)
+        if planned.changes and auto_approve and max_deletes is None:
+            raise RefusedError(
+                "--auto-approve alone does not destroy; nothing was changed.",
+                todo="Say with --max-deletes N how much may go, or answer on a terminal.",
+            )
+        if planned.changes and not auto_approve:
+            if not typed_out(loaded.name, as_json):
+                raise typer.Exit(EXIT_REFUSED)
+            # People take their time: look again.
+            if destroy_plan(loaded.name, session.read(), metrics=metrics) != planned:
+                raise RefusedError(
+                    "Something of the catalog was changed after the question; nothing was deleted.",
+                    where=str(session.target),
+                    todo="Read what there is now, then repeat.",
+                )
+        carry_out(session, planned, as_json=as_json)
 
 
 def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:

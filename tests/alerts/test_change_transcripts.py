@@ -11,7 +11,7 @@ from speakfit.target import (
     alert_policy_client,
     notification_channel_client,
 )
-from tests.alerts.conftest import Run, edit, fresh_emulator
+from tests.alerts.conftest import Run, edit, fresh_emulator, live_policies
 from tests.alerts.team import write_team
 from tests.alerts.transcript import command, commands, compare
 
@@ -125,3 +125,37 @@ def test_transcript_of_channels_swapped_and_a_policy_twice(
         channels.delete_notification_channel(name=team.name, force=True)
         session += command(quick_alerts, f"plan {at}")
         compare("identity", session, EMULATOR=str(target.host))
+
+
+def test_transcript_of_a_destroyed_catalog(
+    target: Target, quick_alerts: Run, tmp_path: Path
+) -> None:
+    at = f"--emulator {target.host} --catalog team"
+    write_team(tmp_path)
+    assert quick_alerts("apply", *at.split(), "--auto-approve").returncode == 0
+    policies = alert_policy_client(target)
+    theirs = next(iter(policies.list_alert_policies(name=target.project_name)))
+    theirs.name, theirs.user_labels, theirs.display_name = "", {"team": "other"}, "Theirs"
+    for condition in theirs.conditions:
+        condition.name = ""
+    theirs = policies.create_alert_policy(name=target.project_name, alert_policy=theirs)
+    session = commands(
+        quick_alerts,
+        (
+            f"destroy {at}",
+            f"destroy {at} --auto-approve",
+            f"destroy {at} --auto-approve --max-deletes 1",
+            f"destroy {at} --auto-approve --max-deletes 2",
+        ),
+    )
+    assert list(live_policies(target)) == [theirs.name]
+    policies.delete_alert_policy(name=theirs.name)
+    session += commands(
+        quick_alerts,
+        (
+            f"destroy {at} --auto-approve --max-deletes 9",
+            f"destroy {at} --auto-approve --max-deletes 9 --metrics",
+            f"destroy {at} --auto-approve --max-deletes 9 --metrics --json",
+        ),
+    )
+    compare("destroy", session, EMULATOR=str(target.host))

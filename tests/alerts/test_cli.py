@@ -16,7 +16,7 @@ from alerts.policies import CATALOG
 from speakfit.target import Target, alert_policy_client
 from tests.alerts.conftest import KEYS, ROOT, Run, apply, edit, live_policies
 
-QUESTIONS = (b"[y/N]:",)
+QUESTIONS = (b"[y/N]:", b"to delete all this:")
 
 
 def test_help_waits_for_no_heavy_library() -> None:
@@ -128,6 +128,15 @@ def test_what_is_edited_while_a_person_reads_the_plan_is_not_overwritten(
     assert "policy queue-depth-warning was edited by" in shown
     after = live_policies(target)
     assert sum(before[name] != after[name] for name in before) == 1, "only the edit itself"
+
+
+def test_destroy_wants_the_name_typed_out(target: Target, gateway: Gateway) -> None:
+    apply(gateway)
+    code, shown = on_terminal("speakfi\n", target, "destroy")
+    assert (code, len(live_policies(target))) == (5, len(CATALOG.policies))
+    assert "Type speakfit to delete all this" in shown
+    code, shown = on_terminal("speakfit\n", target, "destroy")
+    assert (code, live_policies(target)) == (0, {}), shown
 
 
 def test_old_runbook_headers_are_found_and_rewritten(alerts: Run, tmp_path: Path) -> None:
