@@ -20,6 +20,7 @@ from alerts.commands import (
     lint,
     policies,
     runbooks,
+    snoozes,
 )
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
@@ -45,6 +46,7 @@ app.command()(changes.apply)
 app.command()(drift.drift)
 app.command()(adopt.adopt)
 app.command()(changes.destroy)
+app.command()(snoozes.snooze)
 app.command("import")(conversion.import_command)
 app.command()(conversion.export)
 app.command()(history.record)

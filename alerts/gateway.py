@@ -7,7 +7,7 @@ something live is preceded by a read of it, because AlertPolicy has no etag.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -19,18 +19,20 @@ from alerts.encode import (
     descriptor_message,
     mapping,
     policy_message,
+    snooze_message,
     with_channel_names,
     with_secret,
 )
 from alerts.plan import Action, Change, Kind, Live, fingerprint
 from alerts.policy import Catalog
-from speakfit.errors import TargetError
+from speakfit.errors import ApplyError, TargetError
 from speakfit.target import (
     Target,
     TargetKind,
     alert_policy_client,
     metric_client,
     notification_channel_client,
+    snooze_client,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +136,10 @@ class Gateway:
     def _policies(self) -> Any:
         return alert_policy_client(self.target)
 
+    @cached_property
+    def _snoozes(self) -> Any:
+        return snooze_client(self.target)
+
     def __enter__(self) -> Self:
         return self
 
@@ -143,7 +149,7 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for name in ("_metrics", "_channels", "_policies"):
+        for name in ("_metrics", "_channels", "_policies", "_snoozes"):
             if name in self.__dict__:
                 self.__dict__[name].transport.close()
 
@@ -196,12 +202,15 @@ class Gateway:
         except GoogleAPICallError as error:
             raise self._unreadable(error, "; nothing was changed.") from error
 
-    def _list(self, method: Callable[..., Any], **request: str) -> tuple[Json, ...]:
+    def _list(
+        self, method: Callable[..., Any], *, parent: bool = False, **request: str
+    ) -> tuple[Json, ...]:
         from google.api_core.exceptions import GoogleAPICallError
 
+        project = {"parent" if parent else "name": self.target.project_name}
         try:
             pager = method(
-                request={"name": self.target.project_name, "page_size": _PAGE, **request},
+                request={**project, "page_size": _PAGE, **request},
                 retry=None,
                 timeout=self._read_seconds,
             )
@@ -224,6 +233,35 @@ class Gateway:
         return TargetError(
             refusal.what.removesuffix(".") + ending, where=str(self.target), todo=refusal.todo
         )
+
+    def snoozes(self) -> tuple[Json, ...]:
+        """Every snooze of the project, those that have ended too."""
+        return self._list(self._snoozes.list_snoozes, parent=True)
+
+    def create_snooze(self, body: Json) -> Json:
+        """Make a snooze; an ApplyError when it is refused or nobody answers."""
+        request = {"parent": self.target.project_name, "snooze": snooze_message(body)}
+        return self._changed(self._snoozes.create_snooze, request)
+
+    def update_snooze(self, body: Json, mask: Sequence[str]) -> Json:
+        """Change a snooze; an ApplyError when it is refused or nobody answers."""
+        request = {"snooze": snooze_message(body), "update_mask": {"paths": list(mask)}}
+        return self._changed(self._snoozes.update_snooze, request)
+
+    def _changed(self, method: Callable[..., Any], request: Json) -> Json:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        try:
+            return mapping(method(request=request, retry=None, timeout=_WRITE_SECONDS))
+        except GoogleAPICallError as error:
+            refusal = explain(error, self.target)
+            maybe = "; it may or may not have happened" if refusal.uncertain else ""
+            raise ApplyError(
+                f"{refusal.what.removesuffix('.')}{maybe}.",
+                uncertain=refusal.uncertain,
+                where=str(self.target),
+                todo=refusal.todo,
+            ) from error
 
     def write(self, change: Change, *, channel_names: Mapping[str, str], key: str | None) -> str:
         """Make one change and return the resource's name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +133,7 @@ def test_transcript_of_an_adoption(target: Target, quick_alerts: Run, tmp_path: 
             f"plan {at} --catalog both",
         ),
     )
-    compare("adopt", session.replace(number, "NUMBER"), EMULATOR=str(target.host))
+    compare("adopt", session, EMULATOR=str(target.host))
 
 
 def test_transcript_of_an_adoption_into_other_code(
@@ -180,12 +179,7 @@ def test_transcript_of_adoptions_that_are_refused(
             f"adopt 'Workers are gone' {at}",
         ),
     )
-    session = _without_lone_numbers(session)
     compare("refused-adoptions", session, EMULATOR=str(target.host))
-
-
-def _without_lone_numbers(text: str) -> str:
-    return re.sub(r"\d{15,}(?=[,.])", "NUMBER", text)
 
 
 def test_a_policy_is_renamed_by_adopting_it_again(gateway: Gateway, target: Target) -> None:

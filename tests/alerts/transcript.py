@@ -12,7 +12,7 @@ from tests.alerts.conftest import KEYS, PROJECT, ROOT, Run
 FOLDER = ROOT / "tests" / "transcripts" / "alerts"
 UPDATE = os.environ.get("UPDATE_SNAPSHOTS") == "1"
 
-_NUMBERED = re.compile(r"(alertPolicies|conditions|notificationChannels|snoozes)/(\d+)")
+_NUMBER = re.compile(r"\b\d{19,20}\b")
 
 
 def command(alerts: Run, line: str, **environment: str) -> str:
@@ -34,11 +34,7 @@ def commands(alerts: Run, lines: Iterable[str]) -> str:
 def _without_numbers(text: str) -> str:
     """The server's numbers differ from run to run: they become 1, 2, 3 as they appear."""
     seen: dict[str, int] = {}
-
-    def steady(found: re.Match[str]) -> str:
-        return f"{found[1]}/{seen.setdefault(found[0], len(seen) + 1)}"
-
-    return _NUMBERED.sub(steady, text)
+    return _NUMBER.sub(lambda found: str(seen.setdefault(found[0], len(seen) + 1)), text)
 
 
 def compare(name: str, session: str, **addresses: str) -> None:
