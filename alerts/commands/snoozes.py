@@ -132,7 +132,7 @@ def _list(session: Session, now: datetime, *, as_json: bool) -> None:
     found = [_read(session, one, live, now) for one in session.gateway.snoozes()]
     shown = sorted(
         (one for one in found if one.standing is not Standing.ENDED),
-        key=lambda one: (one.start, one.number),
+        key=lambda one: (one.start, one.end, one.number),
     )
     _tell(session, shown, now, as_json=as_json)
     if not shown and not as_json:

@@ -38,6 +38,19 @@ def test_a_plan_after_an_apply_is_empty_and_a_second_apply_writes_nothing(
     assert len(proxy.writes) == WRITES
 
 
+def test_a_plan_reads_each_collection_once_however_many_policies_there_are(
+    gateway: Gateway, proxy: Proxy
+) -> None:
+    apply(gateway)
+    proxy.reads.clear()
+    plan(gateway)
+    assert sorted(proxy.reads) == [
+        "ListAlertPolicies",
+        "ListMetricDescriptors",
+        "ListNotificationChannels",
+    ]
+
+
 def test_descriptors_come_before_channels_and_channels_before_policies(
     gateway: Gateway, proxy: Proxy
 ) -> None:
