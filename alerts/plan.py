@@ -256,16 +256,17 @@ def fingerprint(kind: Kind, resource: Mapping[str, Any]) -> str:
     """32 hex digits that change whenever somebody edits the resource.
 
     AlertPolicy has no etag and no conditional write. Its mutation record moves with every edit;
-    the rest is taken in as well, because two edits can share one moment. Of a channel nothing
-    secret goes in.
+    the policy is taken in as well, because two edits can share one moment, and in canonical form,
+    because a list and a get need not spell it alike. Of a channel nothing secret goes in.
     """
     if kind is Kind.POLICY:
-        seen = {key: value for key, value in resource.items() if key != "validity"}
-    else:
         seen = {
-            "name": resource.get("name", ""),
-            **canonical_channel(resource, has_secret=True),
+            **canonical_policy(resource, {}),
+            "userLabels": resource.get("userLabels", {}),
+            "mutationRecord": resource.get("mutationRecord", {}),
         }
+    else:
+        seen = {"name": resource.get("name", ""), **canonical_channel(resource, has_secret=True)}
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]
 
 

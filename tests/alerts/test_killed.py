@@ -46,7 +46,7 @@ CATALOG = replace(
 CREATES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
 CHANGES = len(CATALOG.policies) + 1
 """Updates of the critical policies, deletes of the warnings and of their channel."""
-FAST = {("create", 9, "arrives"), ("create", 15, "is lost"), ("change", 8, "arrives")}
+FAST = {("create", 15, "is lost"), ("change", 8, "arrives")}
 
 
 def every_kill() -> list[Any]:
