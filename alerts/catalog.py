@@ -25,7 +25,7 @@ def load_catalog(module_name: str) -> Catalog:
             todo="Name an importable module, for example alerts.policies, and run where it is "
             "found.",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A catalog is anybody's Python: whatever it raises is told as its fault, not as ours.
         raise CatalogError(
             f"The catalog raises {type(error).__name__}: {error}",
@@ -43,6 +43,8 @@ def load_catalog(module_name: str) -> Catalog:
 
 
 def _last_line_of(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name} line {error.lineno}"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

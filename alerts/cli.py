@@ -7,18 +7,22 @@ wait for any.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
 from alerts.commands import (
+    adopt,
     changes,
     contract,
     conversion,
+    drift,
     history,
     lint,
     policies,
     runbooks,
     scenarios,
+    snoozes,
 )
 from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
 from speakfit.errors import ApplyError, SpeakFitError
@@ -29,8 +33,8 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="alerts",
     help="Alert policies as code for Google Cloud Monitoring.",
-    epilog="Exit codes: 0 fine, 1 error, 2 changes found, 3 a check failed, 4 partly applied, "
-    "5 refused, 64 wrong usage.",
+    epilog="Exit codes: 0 fine, 1 error, 2 changes or drift found, 3 a check failed, "
+    "4 partly applied, 5 refused, 64 wrong usage.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -43,6 +47,10 @@ app.command("test")(scenarios.rehearse)
 app.command()(scenarios.schema)
 app.command()(changes.plan)
 app.command()(changes.apply)
+app.command()(drift.drift)
+app.command()(adopt.adopt)
+app.command()(changes.destroy)
+app.command()(snoozes.snooze)
 app.command("import")(conversion.import_command)
 app.command()(conversion.export)
 app.command()(history.record)
@@ -53,11 +61,15 @@ app.command()(runbooks.runbooks)
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    # Whoever starts it otherwise (a test, a debugger) still reads the name that can be typed.
+    called = Path(sys.argv[0]).name
+    name = called if called == "speakfit-alerts" else "python -m alerts"
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name=name, standalone_mode=False)
     except SpeakFitError as error:
         tell_error(error)
-        code = EXIT_PARTLY if isinstance(error, ApplyError) and error.done else error.exit_code
+        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
+        code = EXIT_PARTLY if partly else error.exit_code
     except _USAGE_ERROR as error:
         # Calling without arguments is a usage error too: its message is the help.
         print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from alerts.canonical import canonical_policy
 from alerts.condition import (
     Absence,
     Aggregation,
@@ -29,7 +30,6 @@ from alerts.condition import (
 )
 from alerts.encode import Json, condition_json, foreign_labels, policy_json
 from alerts.metric import Metric, MetricRecord
-from alerts.plan import canonical_policy
 from alerts.policy import (
     Catalog,
     Combiner,
@@ -42,6 +42,7 @@ from alerts.policy import (
 )
 from speakfit.engine.filters import All, Comparison, parse_filter
 from speakfit.engine.objectives import parse_selector
+from speakfit.engine.points import MetricKind, ValueType
 from speakfit.engine.policies import EVALUATION_STEP, MAX_LABEL_CHARACTERS
 from speakfit.engine.wire import parse_duration
 from speakfit.errors import CatalogError, InvalidArgument
@@ -60,6 +61,34 @@ _FIELDS = frozenset(
         "severity",
     }
 )  # fmt: skip
+
+
+def metric_types(body: Mapping[str, Any]) -> set[str]:
+    """The metric types that a policy in REST form reads, as far as its filters tell."""
+    found: set[str] = set()
+    for condition in body.get("conditions", ()):
+        for kind in ("conditionThreshold", "conditionAbsent"):
+            for name in ("filter", "denominatorFilter"):
+                text = condition.get(kind, {}).get(name)
+                if text:
+                    try:
+                        found |= parse_filter(text).metric_types or set()
+                    except InvalidArgument:
+                        # Told when the policy is read.
+                        continue
+    return found
+
+
+def described_metric(descriptor: Mapping[str, Any]) -> Metric:
+    """What a live descriptor in REST form tells of a metric."""
+    return Metric(
+        type=descriptor["type"],
+        kind=MetricKind(descriptor["metricKind"]),
+        value_type=ValueType(descriptor["valueType"]),
+        unit=descriptor.get("unit", ""),
+        description=descriptor.get("description", ""),
+        labels=tuple(sorted(label["key"] for label in descriptor.get("labels", ()))),
+    )
 
 
 def slug(text: str) -> str:
@@ -126,12 +155,7 @@ def same(policy: Policy, body: Mapping[str, Any]) -> bool:
     compiled = policy_json(policy, nobody, runbook_base_url="")
     sides = [canonical_policy(side, {}) for side in (compiled, body)]
     for side in sides:
-        side["userLabels"] = foreign_labels(side.get("userLabels") or {})
-        # A runbook of ours is documentation like any other here.
-        if side.get("documentation") in ({}, {"mimeType": "text/markdown"}):
-            del side["documentation"]
-        if not side.get("alertStrategy", True):
-            del side["alertStrategy"]
+        side["userLabels"] = foreign_labels(side["userLabels"])
     return sides[0] == sides[1]
 
 

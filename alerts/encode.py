@@ -346,6 +346,14 @@ def channel_message(body: Mapping[str, Any]) -> monitoring_v3.NotificationChanne
     return message
 
 
+def snooze_message(body: Mapping[str, Any]) -> monitoring_v3.Snooze:
+    """The protobuf message of a snooze in REST form."""
+    from google.cloud import monitoring_v3
+
+    message: monitoring_v3.Snooze = _message(monitoring_v3.Snooze, body)
+    return message
+
+
 def _message(kind: Any, body: Mapping[str, Any]) -> Any:
     from google.protobuf import json_format
 

@@ -1,17 +1,20 @@
 """Compares what the catalog wants with what is live, and says what must change. Pure.
 
 There is no state file: a policy is ours when its user labels say so, and everything else is never
-touched. Both sides are brought to one canonical form first (filters as syntax trees, defaults of
-the server filled in, output-only fields dropped), so that a plan after an apply is empty.
+touched. Both sides are compared in their canonical form, so that a plan after an apply is empty.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from alerts.canonical import canonical_channel, canonical_policy
+from alerts.difference import FieldChange, differences
 from alerts.encode import (
     ALERT_ID,
     CATALOG,
@@ -28,8 +31,7 @@ from alerts.encode import (
     spec_hash,
 )
 from alerts.policy import Catalog, ChannelType
-from speakfit.engine.filters import canonical_filter
-from speakfit.errors import CatalogError, InvalidArgument
+from speakfit.errors import CatalogError
 
 POLICY_FIELDS = (
     "display_name",
@@ -45,7 +47,6 @@ POLICY_FIELDS = (
 """The update mask of a policy: all that the catalog decides. Never empty, because an empty mask
 replaces the whole policy."""
 
-_OUTPUT_ONLY = ("name", "creationRecord", "mutationRecord", "validity")
 _CHANNEL_MASKS = {
     "labels": "labels",
     "displayName": "display_name",
@@ -73,15 +74,6 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldChange:
-    """One field that differs; None on a side where it is absent."""
-
-    path: str
-    live: Any
-    desired: Any
-
-
-@dataclass(frozen=True, kw_only=True)
 class Change:
     """What must happen to one resource, why, and with what."""
 
@@ -89,14 +81,20 @@ class Change:
     kind: Kind
     id: str
     reason: str = ""
+    edited: bool = False
+    """Somebody changed the live policy since it was last written from a catalog."""
     fields: tuple[FieldChange, ...] = ()
     name: str = ""
     """The server's resource name; empty before a create."""
+    live: Json = field(default_factory=dict)
+    """The live resource as it was read, in REST form; empty before a create."""
     body: Json = field(default_factory=dict)
     """What is sent, in REST form; never a secret."""
     mask: tuple[str, ...] = ()
     secret: bool = False
     """The channel's secret must be sent with it."""
+    fingerprint: str = ""
+    """What the live resource must still be when it is written; empty before a create."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,27 +120,35 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything an apply would do, in order, and what it would leave alone."""
+    """Everything an apply would do, in order, and what it would leave alone.
+
+    A change of a policy carries both what is live and what is sent, so that more can be said
+    about it than its fields.
+    """
 
     changes: tuple[Change, ...]
-    unchanged: tuple[Change, ...]
-    stale: tuple[Change, ...]
-    """Ours, live, and no longer in the catalog; deleted only when pruning."""
-    foreign: int
+    unchanged: tuple[Change, ...] = ()
+    stale: tuple[Change, ...] = ()
+    """Ours, live, not wanted any more, and kept: without pruning, or because others use it."""
+    foreign: int = 0
     """Live policies that are not of this catalog."""
-    channel_names: Mapping[str, str]
+    channel_names: Mapping[str, str] = field(default_factory=dict)
     """The server's name of each channel that exists, by id."""
+
+    def number(self, action: Action) -> int:
+        """How many changes are of one action."""
+        return sum(1 for change in self.changes if change.action is action)
+
+    @property
+    def deletes(self) -> int:
+        """How many resources it deletes."""
+        return self.number(Action.DELETE)
 
 
 def desired_state(
     catalog: Catalog, *, runbook_base_url: str, digests: Mapping[str, str | None]
 ) -> Desired:
     """Compile a catalog; `digests` tells which key each channel should carry, where known."""
-    policies = {}
-    for policy in catalog.policies:
-        body = policy_json(policy, catalog, runbook_base_url=runbook_base_url)
-        body["userLabels"][SPEC_HASH] = spec_hash(canonical_policy(body, {}))
-        policies[policy.id] = body
     return Desired(
         catalog=catalog.name,
         metrics={metric.type: descriptor_json(metric) for metric in catalog.metrics},
@@ -150,9 +156,20 @@ def desired_state(
             channel.id: channel_json(channel, catalog, digest=digests.get(channel.id))
             for channel in catalog.channels
         },
-        policies=policies,
+        policies={
+            policy.id: with_spec_hash(
+                policy_json(policy, catalog, runbook_base_url=runbook_base_url), {}
+            )
+            for policy in catalog.policies
+        },
         secrets=frozenset(channel.id for channel in catalog.channels if channel.has_secret),
     )
+
+
+def with_spec_hash(policy: Json, channels: Mapping[str, str]) -> Json:
+    """A policy whose label `spec-hash` says what it is now, so that a later edit shows."""
+    labels = {**policy["userLabels"], SPEC_HASH: spec_hash(canonical_policy(policy, channels))}
+    return {**policy, "userLabels": labels}
 
 
 def make_plan(desired: Desired, live: Live, *, prune: bool = False) -> Plan:
@@ -164,138 +181,111 @@ def make_plan(desired: Desired, live: Live, *, prune: bool = False) -> Plan:
     channels, names, stale_channels = _plan_channels(desired, live)
     policies, stale_policies = _plan_policies(desired, live, names)
     everything = [*metrics, *channels, *policies]
-    stale = (*stale_policies, *stale_channels)
+    deletes, kept = _part_stale([*stale_policies, *stale_channels], live, desired.catalog)
     changes = [change for change in everything if change.action is not Action.NONE]
     return Plan(
-        changes=(*changes, *stale) if prune else tuple(changes),
+        changes=(*changes, *deletes) if prune else tuple(changes),
         unchanged=tuple(change for change in everything if change.action is Action.NONE),
-        stale=() if prune else stale,
-        foreign=sum(1 for policy in live.policies if not _is_ours(policy, desired.catalog)),
-        channel_names={identity: str(name) for name, identity in names.items()},
+        stale=kept if prune else (*deletes, *kept),
+        foreign=sum(1 for policy in live.policies if not is_ours(policy, desired.catalog)),
+        channel_names={identity: name for name, identity in names.items()},
     )
 
 
-def canonical_policy(policy: Mapping[str, Any], channels: Mapping[str, str]) -> Json:
-    """The one form that policies are compared and hashed in.
+def destroy_plan(catalog: str, live: Live, *, metrics: bool) -> Plan:
+    """The plan that removes every policy and channel of a catalog, and its metrics when asked.
 
-    `channels` maps the server's names of our channels to their ids. The spec-hash label is left
-    out: it is the hash of this form.
+    Metrics are removed with all their data. A channel that others use is kept.
     """
-    body = {key: value for key, value in policy.items() if key not in _OUTPUT_ONLY}
-    body["enabled"] = bool(body.get("enabled", True))
-    body["combiner"] = body.get("combiner", "COMBINE_UNSPECIFIED")
-    labels = dict(body.get("userLabels", {}))
-    labels.pop(SPEC_HASH, None)
-    body["userLabels"] = labels
-    body["notificationChannels"] = sorted(
-        channels.get(name, name) for name in body.get("notificationChannels", ())
+    reason = f"of catalog {catalog}"
+    deletes, kept = _part_stale(
+        [
+            *(
+                _delete(Kind.POLICY, _identity(policy, ALERT_ID), policy, reason)
+                for policy in ours(live.policies, catalog)
+            ),
+            *(
+                _delete(Kind.CHANNEL, _identity(channel, CHANNEL), channel, reason)
+                for channel in ours(live.channels, catalog)
+            ),
+        ],
+        live,
+        catalog,
     )
-    if "documentation" in body:
-        body["documentation"] = {"mimeType": "text/markdown", **body["documentation"]}
-    if "alertStrategy" in body:
-        body["alertStrategy"] = _durations(body["alertStrategy"])
-    conditions: Json = {}
-    for condition in policy.get("conditions", ()):
-        key = _free_key(condition.get("displayName", ""), conditions)
-        conditions[key] = _canonical_condition(condition)
-    body["conditions"] = conditions
-    return body
-
-
-def _free_key(key: str, taken: Mapping[str, Any]) -> str:
-    """Display names are not unique on the server: the second of a name becomes `NAME #2`."""
-    if key not in taken:
-        return key
-    number = 2
-    while f"{key} #{number}" in taken:
-        number += 1
-    return f"{key} #{number}"
-
-
-def _canonical_condition(condition: Mapping[str, Any]) -> Json:
-    body = {key: value for key, value in condition.items() if key not in ("name", "displayName")}
-    for kind in ("conditionThreshold", "conditionAbsent"):
-        if kind in body:
-            body[kind] = _canonical_comparison(body[kind], threshold=kind == "conditionThreshold")
-    return body
-
-
-def _canonical_comparison(condition: Mapping[str, Any], *, threshold: bool) -> Json:
-    body: Json = _durations(condition)
-    body["duration"] = body.get("duration", "0s")
-    body["trigger"] = body.get("trigger") or {"count": 1}
-    for key in ("filter", "denominatorFilter"):
-        if body.get(key):
-            body[key] = _canonical_filter(body[key])
-        else:
-            body.pop(key, None)
-    for key in ("aggregations", "denominatorAggregations"):
-        if body.get(key):
-            body[key] = [_canonical_aggregation(one) for one in body[key]]
-        else:
-            body.pop(key, None)
-    if threshold:
-        body["thresholdValue"] = float(body.get("thresholdValue", 0.0))
-        if body.get("evaluationMissingData") in (None, "EVALUATION_MISSING_DATA_UNSPECIFIED"):
-            body["evaluationMissingData"] = "EVALUATION_MISSING_DATA_NO_OP"
-    return body
-
-
-def _canonical_filter(text: str) -> str:
-    try:
-        return canonical_filter(text)
-    except InvalidArgument:
-        # A live filter that our grammar does not know is compared as it is written.
-        return text
-
-
-def _canonical_aggregation(aggregation: Mapping[str, Any]) -> Json:
-    body: Json = _durations(aggregation)
-    if body.get("crossSeriesReducer") == "REDUCE_NONE":
-        del body["crossSeriesReducer"]
-    if body.get("perSeriesAligner") == "ALIGN_NONE":
-        del body["perSeriesAligner"]
-    groups = sorted(
-        group.replace("metric.label.", "metric.labels.").replace(
-            "resource.label.", "resource.labels."
+    data = [
+        Change(
+            action=Action.DELETE,
+            kind=Kind.METRIC,
+            id=metric["type"],
+            reason="with all its data",
+            name=metric["name"],
+            live=metric,
         )
-        for group in body.get("groupByFields", ())
+        for metric in (live.metrics if metrics else ())
+    ]
+    return Plan(
+        changes=(*deletes, *data),
+        stale=kept,
+        foreign=sum(1 for policy in live.policies if not is_ours(policy, catalog)),
     )
-    body.pop("groupByFields", None)
-    if groups:
-        body["groupByFields"] = groups
-    return body
 
 
-_DURATIONS = frozenset({"duration", "alignmentPeriod", "autoClose", "forecastHorizon"})
-
-
-def _durations(body: Mapping[str, Any]) -> Json:
-    """`300.000s` is `300s`."""
-    return {
-        key: f"{float(value[:-1]):g}s"
-        if key in _DURATIONS and isinstance(value, str) and value.endswith("s")
-        else value
-        for key, value in body.items()
-    }
-
-
-def _is_ours(resource: Mapping[str, Any], catalog: str) -> bool:
+def is_ours(resource: Mapping[str, Any], catalog: str) -> bool:
+    """Whether the labels of a live policy or channel say that this catalog manages it."""
     labels = resource.get("userLabels", {})
     return bool(labels.get(MANAGED_BY) == MANAGER and labels.get(CATALOG) == catalog)
 
 
-def _ours(resources: Iterable[Json], catalog: str) -> list[Json]:
+def ours(resources: Iterable[Json], catalog: str) -> list[Json]:
     """Those of this catalog, the oldest first, so that of two alike the copy is the stale one."""
     return sorted(
-        (resource for resource in resources if _is_ours(resource, catalog)),
-        key=lambda one: (_made_at(one), one.get("name", "")),
+        (resource for resource in resources if is_ours(resource, catalog)),
+        key=lambda one: (_made_at(one), len(one.get("name", "")), one.get("name", "")),
     )
+
+
+def our_channels(live: Live, catalog: str) -> dict[str, str]:
+    """`channel:ID` of each of our channels by the server's name; of two alike, of both."""
+    return {
+        channel["name"]: CHANNEL_PREFIX + _identity(channel, CHANNEL)
+        for channel in ours(live.channels, catalog)
+    }
+
+
+def fingerprint(kind: Kind, resource: Mapping[str, Any]) -> str:
+    """32 hex digits that change whenever somebody edits the resource.
+
+    AlertPolicy has no etag and no conditional write. Its mutation record moves with every edit;
+    the policy is taken in as well, because two edits can share one moment, and in canonical form,
+    because a list and a get need not spell it alike. Of a channel nothing secret goes in.
+    """
+    if kind is Kind.POLICY:
+        seen = {
+            **canonical_policy(resource, {}),
+            "userLabels": resource.get("userLabels", {}),
+            "mutationRecord": resource.get("mutationRecord", {}),
+        }
+    else:
+        seen = {"name": resource.get("name", ""), **canonical_channel(resource, has_secret=True)}
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def edit_words(resource: Mapping[str, Any]) -> str:
+    """` by WHOM at WHEN` of the last edit of a live policy, as far as the server tells."""
+    record = resource.get("mutationRecord", {})
+    by = f" by {record['mutatedBy']}" if record.get("mutatedBy") else ""
+    at = f" at {record['mutateTime']}" if record.get("mutateTime") else ""
+    return by + at
 
 
 def _made_at(resource: Mapping[str, Any]) -> str:
     at: str = resource.get("creationRecord", {}).get("mutateTime", "")
     return at
+
+
+def _identity(resource: Mapping[str, Any], label: str) -> str:
+    identity: str = resource.get("userLabels", {}).get(label) or resource["name"]
+    return identity
 
 
 def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
@@ -305,12 +295,7 @@ def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
         found = existing.get(metric_type)
         if found is None:
             changes.append(
-                Change(
-                    action=Action.CREATE,
-                    kind=Kind.METRIC,
-                    id=metric_type,
-                    body=body,
-                )
+                Change(action=Action.CREATE, kind=Kind.METRIC, id=metric_type, body=body)
             )
             continue
         for key in ("metricKind", "valueType"):
@@ -321,9 +306,7 @@ def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
                     todo="Correct the declaration, or delete the live descriptor together with "
                     "its data.",
                 )
-        missing = {label["key"] for label in body["labels"]} - {
-            label["key"] for label in found.get("labels", ())
-        }
+        missing = missing_labels(body, found)
         if not missing:
             changes.append(Change(action=Action.NONE, kind=Kind.METRIC, id=metric_type))
             continue
@@ -335,26 +318,19 @@ def _plan_metrics(desired: Desired, live: Live) -> list[Change]:
                 id=metric_type,
                 reason="changed in code",
                 fields=tuple(
-                    FieldChange(path=f"labels[{key}]", live=None, desired="STRING")
-                    for key in sorted(missing)
+                    FieldChange(parts=("labels", key), live=None, desired="STRING")
+                    for key in missing
                 ),
-                body={**body, "labels": [*keep, *({"key": key} for key in sorted(missing))]},
+                body={**body, "labels": [*keep, *({"key": key} for key in missing)]},
             )
         )
     return changes
 
 
-def _canonical_channel(channel: Mapping[str, Any], *, has_secret: bool) -> Json:
-    """Without the label that holds its secret, which comes back obfuscated."""
-    labels = channel.get("labels", {})
-    plain = ChannelType(channel["type"]).plain_labels(has_secret=has_secret)
-    return {
-        "labels": {label: labels[label] for label in plain if label in labels},
-        "displayName": channel.get("displayName", ""),
-        "description": channel.get("description", ""),
-        "userLabels": dict(channel.get("userLabels", {})),
-        "enabled": bool(channel.get("enabled", True)),
-    }
+def missing_labels(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Keys of the labels that a live metric descriptor lacks, sorted."""
+    has = {label.get("key") for label in found.get("labels", ())}
+    return sorted({label["key"] for label in wanted["labels"]} - has)
 
 
 def _plan_channels(
@@ -362,13 +338,19 @@ def _plan_channels(
 ) -> tuple[list[Change], dict[str, str], list[Change]]:
     matched: dict[str, Json] = {}
     stale = []
-    for channel in _ours(live.channels, desired.catalog):
-        identity = channel["userLabels"].get(CHANNEL, "")
+    for channel in ours(live.channels, desired.catalog):
+        identity = _identity(channel, CHANNEL)
         wanted = desired.channels.get(identity)
-        if wanted is None or identity in matched or channel.get("type") != wanted["type"]:
-            stale.append(_stale(Kind.CHANNEL, identity or channel["name"], channel))
+        if wanted is None:
+            reason = "live, but not in the catalog"
+        elif channel.get("type") != wanted["type"]:
+            reason = f"its type is {channel.get('type')}, the catalog's is {wanted['type']}"
+        elif identity in matched:
+            reason = _copy_words(matched[identity], channel)
         else:
             matched[identity] = channel
+            continue
+        stale.append(_delete(Kind.CHANNEL, identity, channel, reason))
     names = {channel["name"]: CHANNEL_PREFIX + identity for identity, channel in matched.items()}
     changes = []
     for identity, body in desired.channels.items():
@@ -389,12 +371,12 @@ def _plan_channels(
         if has_secret and KEY_DIGEST not in body["userLabels"] and digest is not None:
             # Without the secret at hand nothing can be said about it: it stays.
             body = {**body, "userLabels": {**body["userLabels"], KEY_DIGEST: digest}}
-        fields = _differences(
-            _canonical_channel(found, has_secret=has_secret),
-            _canonical_channel(body, has_secret=has_secret),
+        fields = differences(
+            canonical_channel(found, has_secret=has_secret),
+            canonical_channel(body, has_secret=has_secret),
         )
         rekeyed = body["userLabels"].get(KEY_DIGEST) != digest
-        mask = dict.fromkeys(_CHANNEL_MASKS[one.path.partition(".")[0]] for one in fields)
+        mask = dict.fromkeys(_CHANNEL_MASKS[str(one.parts[0])] for one in fields)
         if rekeyed:
             mask["labels"] = None
         changes.append(
@@ -405,10 +387,12 @@ def _plan_channels(
                 reason=_channel_reason(body, rekeyed=rekeyed) if fields else "",
                 fields=fields,
                 name=found["name"],
+                live=found,
                 body=body,
                 mask=tuple(mask),
                 # Labels are written as a whole: without the secret among them it would be lost.
                 secret=has_secret and "labels" in mask,
+                fingerprint=fingerprint(Kind.CHANNEL, found),
             )
         )
     return changes, names, stale
@@ -425,27 +409,32 @@ def _plan_policies(
 ) -> tuple[list[Change], list[Change]]:
     matched: dict[str, Json] = {}
     stale = []
-    for policy in _ours(live.policies, desired.catalog):
-        identity = policy["userLabels"].get(ALERT_ID, "")
-        if identity in desired.policies and identity not in matched:
-            matched[identity] = policy
+    for policy in ours(live.policies, desired.catalog):
+        identity = _identity(policy, ALERT_ID)
+        if identity not in desired.policies:
+            reason = "live, but not in the catalog"
+        elif identity in matched:
+            reason = _copy_words(matched[identity], policy)
         else:
-            stale.append(_stale(Kind.POLICY, identity or policy["name"], policy))
+            matched[identity] = policy
+            continue
+        stale.append(_delete(Kind.POLICY, identity, policy, reason))
     changes = []
     for identity, body in desired.policies.items():
         found = matched.get(identity)
         if found is None:
-            changes.append(
-                Change(
-                    action=Action.CREATE,
-                    kind=Kind.POLICY,
-                    id=identity,
-                    body=body,
-                )
-            )
+            changes.append(Change(action=Action.CREATE, kind=Kind.POLICY, id=identity, body=body))
         else:
             changes.append(_compare(identity, body, found, channels))
     return changes, stale
+
+
+def _copy_words(kept: Mapping[str, Any], copy: Mapping[str, Any]) -> str:
+    """Why of two live resources with one identity this one is not kept."""
+    made = _made_at(kept)
+    first = made < _made_at(copy)
+    why = f"it was made first, at {made}" if first else "both at once, its number is lower"
+    return f"{copy['name']} is a copy; {kept['name']} is kept: {why}"
 
 
 def _compare(identity: str, body: Json, found: Json, channels: Mapping[str, str]) -> Change:
@@ -453,34 +442,33 @@ def _compare(identity: str, body: Json, found: Json, channels: Mapping[str, str]
     after = canonical_policy(body, {})
     written = found["userLabels"].get(SPEC_HASH)
     wanted = body["userLabels"][SPEC_HASH]
-    fields = _differences(before, after)
+    fields = differences(before, after)
     reasons = []
     if written != wanted:
         reasons.append("changed in code")
         fields = fields or (
-            FieldChange(path=f"userLabels.{SPEC_HASH}", live=written, desired=wanted),
+            FieldChange(parts=("userLabels", SPEC_HASH), live=written, desired=wanted),
         )
-    if spec_hash(before) != written:
-        reasons.append(f"edited in Cloud Monitoring{_edit_words(found)}")
+    edited = spec_hash(before) != written
+    if edited:
+        reasons.append(f"edited in Cloud Monitoring{edit_words(found)}")
     if not fields:
-        return Change(action=Action.NONE, kind=Kind.POLICY, id=identity, name=found["name"])
+        return Change(
+            action=Action.NONE, kind=Kind.POLICY, id=identity, name=found["name"], live=found
+        )
     return Change(
         action=Action.UPDATE,
         kind=Kind.POLICY,
         id=identity,
         reason="; ".join(reasons),
+        edited=edited,
         fields=fields,
         name=found["name"],
+        live=found,
         body=_with_names(body, found),
         mask=POLICY_FIELDS,
+        fingerprint=fingerprint(Kind.POLICY, found),
     )
-
-
-def _edit_words(found: Mapping[str, Any]) -> str:
-    record = found.get("mutationRecord", {})
-    by = f" by {record['mutatedBy']}" if record.get("mutatedBy") else ""
-    at = f" at {record['mutateTime']}" if record.get("mutateTime") else ""
-    return by + at
 
 
 def _with_names(body: Json, found: Mapping[str, Any]) -> Json:
@@ -499,34 +487,35 @@ def _with_names(body: Json, found: Mapping[str, Any]) -> Json:
     return {**body, "name": found["name"], "conditions": conditions}
 
 
-def _stale(kind: Kind, identity: str, resource: Mapping[str, Any]) -> Change:
+def _delete(kind: Kind, identity: str, resource: Json, reason: str) -> Change:
     return Change(
         action=Action.DELETE,
         kind=kind,
         id=identity,
-        reason="live, but not in the catalog",
+        reason=reason,
         name=resource["name"],
+        live=resource,
+        fingerprint=fingerprint(kind, resource),
     )
 
 
-def _differences(live: Mapping[str, Any], desired: Mapping[str, Any]) -> tuple[FieldChange, ...]:
-    before = dict(_leaves(live, ""))
-    after = dict(_leaves(desired, ""))
-    return tuple(
-        FieldChange(path=path, live=before.get(path), desired=after.get(path))
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
-    )
-
-
-def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            step = key if key.isidentifier() or path in ("userLabels", "labels") else f'["{key}"]'
-            joint = "." if path and not step.startswith("[") else ""
-            yield from _leaves(inner, f"{path}{joint}{step}")
-    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{index}]")
-    else:
-        yield path, value
+def _part_stale(
+    stale: Iterable[Change], live: Live, catalog: str
+) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """What can be deleted, and what must stay because policies of others notify through it."""
+    used: dict[str, list[str]] = {}
+    for policy in live.policies:
+        if not is_ours(policy, catalog):
+            for name in policy.get("notificationChannels", ()):
+                used.setdefault(name, []).append(str(policy.get("displayName", policy["name"])))
+    deletes: list[Change] = []
+    kept: list[Change] = []
+    for change in sorted(stale, key=lambda one: (one.kind is Kind.CHANNEL, one.id, one.name)):
+        users = used.get(change.name, []) if change.kind is Kind.CHANNEL else []
+        if users:
+            reason = f"{change.reason}; kept: used by {users[0]!r}"
+            more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+            kept.append(replace(change, reason=f"{reason}{more}, which is not of this catalog"))
+        else:
+            deletes.append(change)
+    return tuple(deletes), tuple(kept)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from alerts.apply import Gateway
 from alerts.encode import Json
 from alerts.entrant import either, entrants, lead_of, selections
+from alerts.gateway import Gateway
 from alerts.history import History, Progress, Selection, no_progress, read_history
 from speakfit.clock import Clock
 from speakfit.engine.points import (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from alerts.apply import Gateway
-from alerts.plan import Plan, desired_state, make_plan
+from alerts.gateway import Gateway
+from alerts.plan import Desired, Live, Plan, desired_state, make_plan
 from alerts.policy import Catalog
 from alerts.secret import channel_digests, missing_secret, read_secrets
 from alerts.terminal import console, tell
@@ -45,14 +46,27 @@ class Session:
             if channel.id in needed - self.keys.keys():
                 raise missing_secret(channel)
 
-    def plan(self, *, prune: bool) -> Plan:
-        """Read what is live and compare."""
-        desired = desired_state(
+    def read(self) -> Live:
+        """What is live now."""
+        return self.gateway.read(self.catalog)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digest of each secret that is at hand, by channel id."""
+        return channel_digests(self.catalog, self.keys)
+
+    @cached_property
+    def desired(self) -> Desired:
+        """What the catalog wants."""
+        return desired_state(
             self.catalog,
             runbook_base_url=self.settings.runbook_base_url,
-            digests=channel_digests(self.catalog, self.keys),
+            digests=self.digests,
         )
-        return make_plan(desired, self.gateway.read(self.catalog), prune=prune)
+
+    def plan(self, live: Live, *, prune: bool) -> Plan:
+        """Compare what the catalog wants with what is live."""
+        return make_plan(self.desired, live, prune=prune)
 
 
 @contextmanager

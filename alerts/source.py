@@ -176,8 +176,11 @@ def constant(text: str, taken: Iterable[str]) -> str:
     return found
 
 
-def module(policies: Sequence[Policy], *, catalog: str, origin: str) -> str:
-    """A module that declares these policies as a catalog; `origin` says where they were found."""
+def module(policies: Sequence[Policy], *, catalog: str | None, origin: str) -> str:
+    """A module that declares these policies; `origin` says where they were found.
+
+    `catalog` names the catalog that they make up; None declares the policies alone.
+    """
     taken: set[str] = {"CATALOG"}
     metrics: dict[Metric, str] = {}
     for policy in policies:
@@ -199,16 +202,18 @@ def module(policies: Sequence[Policy], *, catalog: str, origin: str) -> str:
         taken.add(name)
         names.append(name)
         bodies.append(f"{name} = {writer.expression(policy, 0, len(name) + 3)}")
-    listed = "".join(f"        {name},\n" for name in names)
-    bodies.append(
-        f"CATALOG = Catalog(\n    name={literal(catalog)},\n    policies=(\n{listed}    ),\n"
-        "    routes=(),\n)"
-    )
-    used = writer.used | plain.used | {"Catalog"}
+    used = writer.used | plain.used
+    if catalog is not None:
+        used |= {"Catalog"}
+        listed = "".join(f"        {name},\n" for name in names)
+        bodies.append(
+            f"CATALOG = Catalog(\n    name={literal(catalog)},\n    policies=(\n{listed}    ),\n"
+            "    routes=(),\n)"
+        )
     imports = ["from datetime import timedelta", ""] if "timedelta" in used else []
     known = sorted(used & _LANGUAGE_NAMES, key=_isorted)
     imports += ["from alerts.policy import (", *(f"    {name}," for name in known), ")"]
-    head = f'"""{catalog}: alert policies, {origin}."""'
+    head = f'"""{catalog}: alert policies, {origin}."""' if catalog else f'"""{origin}."""'
     text = "\n".join([head, "", "from __future__ import annotations", "", *imports])
     return "\n\n".join([text, *(["\n".join(declared)] if declared else []), *bodies]) + "\n"
 

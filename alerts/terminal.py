@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speakfit.errors import SpeakFitError
+from speakfit.errors import RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,19 +74,53 @@ PruneOption = Annotated[
     bool, typer.Option("--prune", help="Also delete what is ours and not in the catalog any more.")
 ]
 
+AutoApproveOption = Annotated[
+    bool, typer.Option("--auto-approve", help="Do not ask; needed where nobody can answer.")
+]
+MaxDeletesOption = Annotated[
+    int | None,
+    typer.Option("--max-deletes", metavar="N", help="Refuse to delete more than N."),
+]
+
+
+def check_deletes(planned: int, most: int | None) -> None:
+    """A RefusedError when more would be deleted than --max-deletes allows."""
+    if most is not None and planned > most:
+        raise RefusedError(
+            f"{count(planned, 'delete')} planned, --max-deletes allows {most}; nothing "
+            "was changed.",
+            todo="Read the plan; raise --max-deletes when it is what you want.",
+        )
+
 
 def approved(as_json: bool) -> bool:
     """Whether somebody at a terminal agreed; elsewhere nobody can be asked, which is told."""
-    if as_json or not sys.stdin.isatty() or not sys.stdout.isatty():
-        print(
-            "Refused: nobody can be asked here; nothing was changed.\n"
-            "  to do: Read the plan, then repeat with --auto-approve.",
-            file=sys.stderr,
-        )
+    if not _can_ask(as_json, "--auto-approve"):
         return False
     if typer.confirm("Make these changes?"):
         return True
     print("Nothing was changed.", file=sys.stderr)
+    return False
+
+
+def typed_out(name: str, as_json: bool) -> bool:
+    """Whether somebody at a terminal typed a name out, which nobody does by mistake."""
+    if not _can_ask(as_json, "--auto-approve and --max-deletes N"):
+        return False
+    if typer.prompt(f"Type {name} to delete all this", default="", show_default=False) == name:
+        return True
+    print("That is another name. Nothing was changed.", file=sys.stderr)
+    return False
+
+
+def _can_ask(as_json: bool, instead: str) -> bool:
+    if not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        return True
+    print(
+        "Refused: nobody can be asked here; nothing was changed.\n"
+        f"  to do: Read the plan, then repeat with {instead}.",
+        file=sys.stderr,
+    )
     return False
 
 
@@ -114,8 +148,9 @@ def tell_error(error: SpeakFitError) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    label = "Refused" if isinstance(error, RefusedError) else "Error"
     err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    err.print(Text.assemble(("Error: ", "bold red"), str(error)))
+    err.print(Text.assemble((f"{label}: ", "bold red"), str(error)))
 
 
 def count(number: int, noun: str) -> str:

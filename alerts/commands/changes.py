@@ -1,10 +1,8 @@
-"""`plan` and `apply`: what must change in Cloud Monitoring, and changing it."""
+"""`plan`, `apply` and `destroy`: what must change in Cloud Monitoring, and changing it."""
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,24 +14,26 @@ from alerts.terminal import (
     EXIT_CHANGES,
     EXIT_FINE,
     EXIT_REFUSED,
+    AutoApproveOption,
     CatalogOption,
     EmulatorOption,
     JsonOption,
+    MaxDeletesOption,
     ProjectOption,
     PruneOption,
     approved,
+    check_deletes,
     count,
     parse_span,
     print_json,
     tell,
+    typed_out,
 )
-from speakfit.errors import ApplyError
+from speakfit.errors import ApplyError, RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from alerts.plan import Change, FieldChange, Plan
-    from speakfit.target import Target
+    from alerts.plan import Change, Plan
+    from alerts.session import Session
 
 
 def plan(
@@ -41,6 +41,10 @@ def plan(
     emulator: EmulatorOption = None,
     project: ProjectOption = None,
     prune: PruneOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Keep the plan, for `apply FILE`."),
+    ] = None,
     behaviour: Annotated[
         bool,
         typer.Option("--behaviour", help="Also show what it would have done on recorded history."),
@@ -69,6 +73,8 @@ def plan(
     kept, unless --prune.
     """
     from alerts.catalog import load_catalog
+    from alerts.planfile import snapshot, write_plan
+    from alerts.report import glossary, plan_json, tell_plan
     from alerts.session import open_session
 
     if not behaviour and (from_file is not None or since is not None):
@@ -76,12 +82,13 @@ def plan(
     span = None if since is None else parse_span(since, "--since")
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
-        planned = session.plan(prune=prune)
+        live = session.read()
+        planned = session.plan(live, prune=prune)
         if not as_json:
-            _tell_plan(session.out, planned)
+            tell_plan(session.out, planned, glossary(loaded, live), prune=prune)
         told = replay_changes(session, planned.changes, from_file, span) if behaviour else None
     if as_json:
-        document = {"target": str(session.target), **_plan_json(planned)}
+        document = {"target": str(session.target), **plan_json(planned)}
         if behaviour:
             document["behaviour"] = None if told is None else told.to_json()
         print_json(document)
@@ -89,133 +96,165 @@ def plan(
         nothing = ["On recorded history: no policy changes, so nothing does."]
         for line in told.lines() if told is not None else nothing:
             tell(session.out, line)
+    if out is not None:
+        try:
+            write_plan(out, snapshot(planned, session.desired, live, session.target, prune=prune))
+        except OSError as error:
+            raise typer.BadParameter(f"--out {out}: {error.strerror}") from error
+        tell(session.out, f"Kept in {out}; `python -m alerts apply {out}` makes these changes.")
     raise typer.Exit(EXIT_CHANGES if planned.changes else EXIT_FINE)
 
 
 def apply(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="A plan kept by `plan --out`.", show_default=False),
+    ] = None,
     catalog: CatalogOption = DEFAULT_CATALOG,
     emulator: EmulatorOption = None,
     project: ProjectOption = None,
     prune: PruneOption = False,
-    auto_approve: Annotated[
-        bool, typer.Option("--auto-approve", help="Do not ask; needed where nobody can answer.")
-    ] = False,
+    max_deletes: MaxDeletesOption = None,
+    auto_approve: AutoApproveOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make Cloud Monitoring equal to the catalog.
 
     Asks on a terminal and needs --auto-approve elsewhere. Touches nothing that is not labelled
-    as this catalog's.
+    as this catalog's. With FILE it makes exactly the changes of that plan, and refuses when
+    something of the catalog was edited since.
     """
-    from alerts.apply import apply_plan
     from alerts.catalog import load_catalog
+    from alerts.planfile import (
+        catalog_digest,
+        check_purpose,
+        read_plan,
+        remaining,
+        snapshot,
+        with_digests,
+    )
+    from alerts.report import glossary, tell_plan
+    from alerts.session import open_session
+
+    if file is not None and prune:
+        raise typer.BadParameter("--prune belongs to `plan --out`: FILE says what is deleted.")
+    saved = None if file is None else read_plan(file)
+    loaded = load_catalog(catalog)
+    with open_session(loaded, emulator, project, as_json=as_json) as session:
+        if saved is not None and file is not None:
+            check_purpose(saved, file, session.target, loaded.name)
+            if saved.catalog_digest != catalog_digest(session.desired):
+                tell(
+                    session.out,
+                    f"Note: the catalog changed after {file} was made; the file is applied as it "
+                    "is.",
+                )
+        live = session.read()
+        if saved is None:
+            saved = snapshot(
+                session.plan(live, prune=prune), session.desired, live, session.target, prune=prune
+            )
+        planned = remaining(saved, live)
+        ready = len(saved.plan.changes) - len(planned.changes)
+        if ready:
+            tell(session.out, f"{ready} of {count(len(saved.plan.changes), 'change')} done before.")
+        if not as_json:
+            tell_plan(session.out, planned, glossary(loaded, live), prune=saved.prune)
+        check_deletes(planned.deletes, max_deletes)
+        if planned.changes and not auto_approve:
+            if not approved(as_json):
+                raise typer.Exit(EXIT_REFUSED)
+            # People take their time: look again.
+            planned = remaining(saved, session.read())
+        carry_out(session, with_digests(planned, session.digests), as_json=as_json)
+
+
+def destroy(
+    catalog: CatalogOption = DEFAULT_CATALOG,
+    emulator: EmulatorOption = None,
+    project: ProjectOption = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Also delete the catalog's metrics, with all their data."),
+    ] = False,
+    max_deletes: MaxDeletesOption = None,
+    auto_approve: AutoApproveOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete every policy of the catalog, then its channels.
+
+    Asks for the catalog's name on a terminal; elsewhere it needs both --auto-approve and
+    --max-deletes N. Metrics and their data stay unless --metrics asks for them, and a channel
+    that others use stays.
+    """
+    from alerts.catalog import load_catalog
+    from alerts.plan import destroy_plan
+    from alerts.report import glossary, tell_plan
     from alerts.session import open_session
 
     loaded = load_catalog(catalog)
     with open_session(loaded, emulator, project, as_json=as_json) as session:
-        planned = session.plan(prune=prune)
+        live = session.read()
+        planned = destroy_plan(loaded.name, live, metrics=metrics)
         if not as_json:
-            _tell_plan(session.out, planned)
-        if planned.changes and not auto_approve and not approved(as_json):
-            raise typer.Exit(EXIT_REFUSED)
-        session.require_keys(planned)
-        done: list[Change] = []
+            tell_plan(session.out, planned, glossary(loaded, live), prune=True)
+        check_deletes(planned.deletes, max_deletes)
+        if planned.changes and auto_approve and max_deletes is None:
+            raise RefusedError(
+                "--auto-approve alone does not destroy; nothing was changed.",
+                todo="Say with --max-deletes N how much may go, or answer on a terminal.",
+            )
+        if planned.changes and not auto_approve:
+            if not typed_out(loaded.name, as_json):
+                raise typer.Exit(EXIT_REFUSED)
+            # People take their time: look again.
+            if destroy_plan(loaded.name, session.read(), metrics=metrics) != planned:
+                raise RefusedError(
+                    "Something of the catalog was changed after the question; nothing was deleted.",
+                    where=str(session.target),
+                    todo="Read what there is now, then repeat.",
+                )
+        carry_out(session, planned, as_json=as_json)
 
-        def on_done(change: Change) -> None:
-            done.append(change)
-            if not as_json:
-                past = {"create": "created", "update": "updated", "delete": "deleted"}
-                tell(session.out, f"{past[change.action]} {change.kind} {change.id}")
 
-        try:
-            apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
-        except ApplyError:
-            left = planned.changes[len(done) :]
-            if as_json:
-                print_json(_applied_json(session.target, done, left))
-            else:
-                for change in left:
-                    tell(session.out, f"not done: {change.action} {change.kind} {change.id}")
-            raise
+def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:
+    """Make the changes of a plan, tell each one, and of a stop tell what is not done."""
+    from alerts.apply import apply_plan
+    from alerts.report import PAST, change_json
+
+    session.require_keys(planned)
+    done: list[Change] = []
+
+    def on_done(change: Change) -> None:
+        done.append(change)
+        if not as_json:
+            tell(session.out, f"{PAST[change.action]} {change.kind} {change.id}")
+
+    def as_document(
+        unknown: Sequence[Change], left: Sequence[Change], error: SpeakFitError | None
+    ) -> dict[str, Any]:
+        return {
+            "target": str(session.target),
+            "error": error and {"what": error.what, "where": error.where, "todo": error.todo},
+            "done": [change_json(change) for change in done],
+            "unknown": [change_json(change) for change in unknown],
+            "not_done": [change_json(change) for change in left],
+        }
+
+    try:
+        apply_plan(session.gateway, planned, keys=session.keys, on_done=on_done)
+    except (ApplyError, RefusedError) as error:
+        left = planned.changes[len(done) :]
+        # Of at most one write nobody knows: it was under way, and no answer came.
+        under_way = 1 if isinstance(error, ApplyError) and error.uncertain else 0
+        if as_json:
+            print_json(as_document(left[:under_way], left[under_way:], error))
+        else:
+            for number, change in enumerate(left):
+                how = "perhaps done" if number < under_way else "not done"
+                tell(session.out, f"{how}: {change.action} {change.kind} {change.id}")
+        raise
     if as_json:
-        print_json(_applied_json(session.target, done, ()))
+        print_json(as_document((), (), None))
     elif done:
         tell(session.out, f"Applied {count(len(done), 'change')}.")
-
-
-# The action's text is all a pipe gets; colour only repeats it.
-_SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
-
-
-def _tell_plan(out: Console, planned: Plan) -> None:
-    for change in planned.changes:
-        sign, colour = _SIGNS[change.action]
-        reason = f"  ({change.reason})" if change.reason else ""
-        line = f"  {sign} {change.action} {change.kind} {change.id}{reason}"
-        tell(out, line, (line[: len(line) - len(reason)], colour))
-        for field in change.fields:
-            for before, after in _field_lines(field):
-                tell(out, before + after, (after, "red" if before.endswith("- ") else "green"))
-    for change in planned.stale:
-        tell(out, f"  ? stale {change.kind} {change.id}: {change.reason}; kept without --prune")
-    tell(out, _outcome(planned))
-
-
-def _field_lines(field: FieldChange) -> Iterator[tuple[str, str]]:
-    """A field's path, then what goes away and what comes; long texts by their changed lines."""
-    yield f"      {field.path}", ""
-    live, desired = field.live, field.desired
-    if isinstance(live, str) and isinstance(desired, str) and ("\n" in live or "\n" in desired):
-        for line in difflib.ndiff(live.splitlines(), desired.splitlines()):
-            if line[:2] in ("- ", "+ "):
-                yield f"        {line[:2]}", line[2:]
-        return
-    for sign, value in (("- ", live), ("+ ", desired)):
-        if value is not None:
-            yield f"        {sign}", json.dumps(value, ensure_ascii=False)
-
-
-def _outcome(planned: Plan) -> str:
-    if not planned.changes:
-        same = count(len(planned.unchanged), "resource")
-        text = f"No changes: {same} as the catalog wants"
-    else:
-        counts = {
-            action: sum(1 for change in planned.changes if change.action == action)
-            for action in _SIGNS
-        }
-        text = "Plan: " + ", ".join(f"{n} to {action}" for action, n in counts.items() if n)
-    if planned.foreign:
-        text += f"; {count(planned.foreign, 'policy')} of others left alone"
-    return text + "."
-
-
-def _change_json(change: Change) -> dict[str, Any]:
-    return {
-        "action": str(change.action),
-        "kind": str(change.kind),
-        "id": change.id,
-        "reason": change.reason,
-        "name": change.name,
-        "fields": [
-            {"path": field.path, "live": field.live, "desired": field.desired}
-            for field in change.fields
-        ],
-    }
-
-
-def _plan_json(planned: Plan) -> dict[str, Any]:
-    return {
-        "changes": [_change_json(change) for change in planned.changes],
-        "stale": [_change_json(change) for change in planned.stale],
-        "unchanged": len(planned.unchanged),
-        "foreign": planned.foreign,
-    }
-
-
-def _applied_json(target: Target, done: list[Change], left: tuple[Change, ...]) -> dict[str, Any]:
-    return {
-        "target": str(target),
-        "done": [_change_json(change) for change in done],
-        "not_done": [_change_json(change) for change in left],
-    }

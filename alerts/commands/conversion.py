@@ -142,8 +142,10 @@ def _read_live(
     names: list[str], emulator: str | None, project: str | None
 ) -> tuple[str, list[tuple[str, Mapping[str, Any]]], dict[str, Metric]]:
     """Live policies that are named, or all not ours, and what is known of their metrics."""
-    from alerts.apply import Gateway
+    from alerts.adopt import named_policy
+    from alerts.decode import described_metric, metric_types
     from alerts.encode import MANAGED_BY, MANAGER
+    from alerts.gateway import Gateway
     from speakfit.settings import read_settings
     from speakfit.target import resolve_target
 
@@ -152,69 +154,16 @@ def _read_live(
     with Gateway(target) as gateway:
         live = gateway.policies()
         if names:
-            chosen = [_named(name, live, str(target)) for name in names]
+            chosen = [named_policy(name, live, where=str(target)) for name in names]
         else:
             chosen = [
                 body for body in live if body.get("userLabels", {}).get(MANAGED_BY) != MANAGER
             ]
-        types = {name for body in chosen for name in _metric_types(body)}
+        types = {name for body in chosen for name in metric_types(body)}
         descriptors = gateway.descriptors(types) if types else ()
     found: list[tuple[str, Mapping[str, Any]]] = [(str(body["name"]), body) for body in chosen]
-    metrics = {one["type"]: _metric(one) for one in descriptors}
+    metrics = {one["type"]: described_metric(one) for one in descriptors}
     return f"read from {target.project_name}", found, metrics
-
-
-def _named(name: str, live: tuple[dict[str, Any], ...], target: str) -> dict[str, Any]:
-    matching = [
-        body
-        for body in live
-        if name in (body["name"], body["name"].rpartition("/")[2], body.get("displayName"))
-    ]
-    if len(matching) == 1:
-        return matching[0]
-    numbers = ", ".join(body["name"].rpartition("/")[2] for body in matching)
-    raise CatalogError(
-        f"{len(matching)} live policies are called {name!r}."
-        if matching
-        else f"No live policy is called {name!r}.",
-        where=target,
-        todo=f"Name one by its number: {numbers}."
-        if matching
-        else "Give a display name, a number or a full name.",
-    )
-
-
-def _metric_types(body: Mapping[str, Any]) -> set[str]:
-    from speakfit.engine.filters import parse_filter
-    from speakfit.errors import InvalidArgument
-
-    found: set[str] = set()
-    for condition in body.get("conditions", ()):
-        for kind in ("conditionThreshold", "conditionAbsent"):
-            for name in ("filter", "denominatorFilter"):
-                text = condition.get(kind, {}).get(name)
-                if text:
-                    try:
-                        found |= parse_filter(text).metric_types or set()
-                    except InvalidArgument:
-                        # Told when the policy is read.
-                        continue
-    return found
-
-
-def _metric(descriptor: Mapping[str, Any]) -> Metric:
-    """What a live descriptor tells of a metric."""
-    from alerts.metric import Metric
-    from speakfit.engine.points import MetricKind, ValueType
-
-    return Metric(
-        type=descriptor["type"],
-        kind=MetricKind(descriptor["metricKind"]),
-        value_type=ValueType(descriptor["valueType"]),
-        unit=descriptor.get("unit", ""),
-        description=descriptor.get("description", ""),
-        labels=tuple(sorted(label["key"] for label in descriptor.get("labels", ()))),
-    )
 
 
 class ExportFormat(StrEnum):

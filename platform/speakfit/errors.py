@@ -10,6 +10,7 @@ SpeakFitError
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
+├── RefusedError           a guard stopped a command before it changed anything
 ├── PagerDutyError         PagerDuty refused an event or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
@@ -94,14 +95,31 @@ class ScenarioError(SpeakFitError):
 
 
 class ApplyError(SpeakFitError):
-    """Writes to Cloud Monitoring failed, maybe half-way; exit code 4 when some were done."""
+    """Writes to Cloud Monitoring failed, maybe half-way; exit code 4 when some were done.
+
+    `uncertain` says that the write under way may have happened although no answer came.
+    """
 
     def __init__(
-        self, what: str, *, done: int = 0, left: int = 0, where: str = "", todo: str = ""
+        self,
+        what: str,
+        *,
+        done: int = 0,
+        left: int = 0,
+        uncertain: bool = False,
+        where: str = "",
+        todo: str = "",
     ) -> None:
         super().__init__(what, where=where, todo=todo)
         self.done = done
         self.left = left
+        self.uncertain = uncertain
+
+
+class RefusedError(SpeakFitError):
+    """A guard stopped a command before it changed anything."""
+
+    exit_code = 5
 
 
 class PagerDutyError(SpeakFitError):

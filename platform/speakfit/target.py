@@ -189,6 +189,11 @@ def notification_channel_client(target: Target) -> monitoring_v3.NotificationCha
     )
 
 
+def snooze_client(target: Target) -> monitoring_v3.SnoozeServiceClient:
+    """The real SnoozeServiceClient."""
+    return cast("monitoring_v3.SnoozeServiceClient", _client(target, "SnoozeService"))
+
+
 def policy_clock(target: Target) -> Clock:
     """Ask the target for its clock; Google's is UTC, an emulator's may be scaled.
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
 from alerts.backtest import Backtest, Episode, Outcome, Standing, backtest, shares
 from alerts.comparison import compare, match
 from alerts.encode import engine_descriptors
 from alerts.entrant import either, entrants, proposed_bodies
+from alerts.gateway import Gateway
 from alerts.history import History, read_history, write_history
 from alerts.outage import judge, read_outages
 from alerts.plan import desired_state, make_plan

@@ -7,13 +7,16 @@ import pty
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from alerts.commands.policies import policy_rows
+from alerts.gateway import Gateway
 from alerts.policies import CATALOG
-from speakfit.emulator.server import Emulator
 from speakfit.target import Target, alert_policy_client
-from tests.alerts.conftest import KEYS, ROOT, Run
+from tests.alerts.conftest import KEYS, ROOT, Run, apply, edit, live_policies
+
+QUESTIONS = (b"[y/N]:", b"to delete all this:")
 
 
 def test_help_waits_for_no_heavy_library() -> None:
@@ -53,17 +56,22 @@ def test_a_shell_completes_commands_and_policies() -> None:
     assert completed("speakfit-alerts", "show", "worker") == ["worker-down-critical"]
 
 
-def on_terminal(answer: str, emulator: Emulator) -> tuple[int, str]:
-    """`apply` as a person runs it: output and input are a terminal."""
+def on_terminal(
+    answer: str, target: Target, *words: str, meanwhile: Callable[[], object] = lambda: None
+) -> tuple[int, str]:
+    """A command as a person runs it: output and input are a terminal.
+
+    The answer comes when a question has been asked, and `meanwhile` before it.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "alerts", "apply", "--emulator", emulator.grpc_address],
+        [sys.executable, "-m", "alerts", *words, "--emulator", str(target.host)],
         cwd=ROOT,
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": "platform:.",
             "TERM": "xterm-256color",
-            "GOOGLE_CLOUD_PROJECT": "speakfit-test",
+            "GOOGLE_CLOUD_PROJECT": target.project,
             **{f"PAGERDUTY_ROUTING_KEY_{name.upper()}": key for name, key in KEYS.items()},
         },
         stdin=theirs,
@@ -71,8 +79,7 @@ def on_terminal(answer: str, emulator: Emulator) -> tuple[int, str]:
         stderr=theirs,
     )
     os.close(theirs)
-    os.write(ours, answer.encode())
-    shown = b""
+    shown, asked = b"", False
     while True:
         try:
             part = os.read(ours, 65536)
@@ -81,14 +88,16 @@ def on_terminal(answer: str, emulator: Emulator) -> tuple[int, str]:
         if not part:
             break
         shown += part
+        if not asked and shown.rstrip().endswith(QUESTIONS):
+            asked = True
+            meanwhile()
+            os.write(ours, answer.encode())
     os.close(ours)
     return process.wait(timeout=60), shown.decode()
 
 
-def test_apply_asks_on_a_terminal_and_a_no_changes_nothing(
-    emulator: Emulator, target: Target
-) -> None:
-    code, shown = on_terminal("n\n", emulator)
+def test_apply_asks_on_a_terminal_and_a_no_changes_nothing(target: Target) -> None:
+    code, shown = on_terminal("n\n", target, "apply")
     assert code == 5
     assert "Make these changes?" in shown
     assert "\x1b[32m" in shown, "creates are green on a terminal"
@@ -96,12 +105,38 @@ def test_apply_asks_on_a_terminal_and_a_no_changes_nothing(
     assert list(client.list_alert_policies(name=target.project_name)) == []
 
 
-def test_apply_asks_on_a_terminal_and_a_yes_applies(emulator: Emulator, target: Target) -> None:
-    code, shown = on_terminal("y\n", emulator)
+def test_apply_asks_on_a_terminal_and_a_yes_applies(target: Target) -> None:
+    code, shown = on_terminal("y\n", target, "apply")
     assert code == 0, shown
     client = alert_policy_client(target)
     found = list(client.list_alert_policies(name=target.project_name))
     assert len(found) == len(CATALOG.policies)
+
+
+def test_what_is_edited_while_a_person_reads_the_plan_is_not_overwritten(
+    target: Target, gateway: Gateway
+) -> None:
+    apply(gateway)
+    edit(target, "worker-down-critical", lambda policy: setattr(policy, "enabled", False))
+
+    def meanwhile() -> None:
+        edit(target, "queue-depth-warning", lambda policy: setattr(policy, "enabled", False))
+
+    before = live_policies(target)
+    code, shown = on_terminal("y\n", target, "apply", meanwhile=meanwhile)
+    assert code == 5
+    assert "policy queue-depth-warning was edited by" in shown
+    after = live_policies(target)
+    assert sum(before[name] != after[name] for name in before) == 1, "only the edit itself"
+
+
+def test_destroy_wants_the_name_typed_out(target: Target, gateway: Gateway) -> None:
+    apply(gateway)
+    code, shown = on_terminal("speakfi\n", target, "destroy")
+    assert (code, len(live_policies(target))) == (5, len(CATALOG.policies))
+    assert "Type speakfit to delete all this" in shown
+    code, shown = on_terminal("speakfit\n", target, "destroy")
+    assert (code, live_policies(target)) == (0, {}), shown
 
 
 def test_old_runbook_headers_are_found_and_rewritten(alerts: Run, tmp_path: Path) -> None:

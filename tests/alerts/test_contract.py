@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from speakfit.metrics import (
 )
 from speakfit.metrics import REQUESTS as REQUESTS_COUNTER
 from speakfit.target import Target, metric_client
-from tests.alerts.conftest import ROOT, Run
+from tests.alerts.conftest import ROOT, Run, fresh_emulator
 
 DASHBOARDS = ROOT.parent / "shared" / "corpus" / "dashboards"
 REQUESTS = "workload.googleapis.com/requests"
@@ -207,6 +208,13 @@ def test_published_dashboards_are_read_without_error() -> None:
     ]
     assert len(found) > 500
     assert all(one.grade is Grade.BROKEN for one in compare(found, {}).findings)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Its clock moves, so it is nobody else's."""
+    with fresh_emulator() as running:
+        yield running
 
 
 def test_the_command_reads_a_server_or_a_recording(

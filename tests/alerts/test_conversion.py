@@ -16,9 +16,10 @@ import pytest
 from google.cloud import monitoring_v3
 
 from alerts import source
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
 from alerts.condition import Threshold, Verbatim, signals
 from alerts.decode import free_subject, policy_of, same
+from alerts.gateway import Gateway
 from alerts.metric import Metric
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from alerts import export
+from alerts.canonical import canonical_policy
 from alerts.catalog import find_policy
 from alerts.condition import Aggregation, Aligner, MissingData, Reducer, Signal, Threshold
 from alerts.decode import policy_of, same
 from alerts.encode import engine_spec
 from alerts.metric import Metric
-from alerts.plan import canonical_policy
 from alerts.policies import CATALOG
 from alerts.policy import Catalog, Policy
 from speakfit.engine.incidents import IncidentOpened, PolicyState, replay

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alerts import retrieval
-from alerts.apply import Gateway
+from alerts.gateway import Gateway
 from alerts.history import History, Selection, read_history, write_history
 from alerts.retrieval import retrieve, selections
 from speakfit.clock import ManualClock, from_ns

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
 from alerts.cli import main
+from alerts.gateway import Gateway
 from alerts.history import write_history
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG
@@ -31,9 +32,9 @@ from tests.alerts.conftest import KEYS, PROJECT, ROOT
 from tests.alerts.playback import play
 from tests.alerts.test_backtest import BASE, body_of, script
 from tests.alerts.test_history import history_of
-from tests.alerts.test_transcripts import UPDATE
-from tests.alerts.test_transcripts import _compare as compare_transcript
 from tests.alerts.timeline import MINUTE, START, gauge
+from tests.alerts.transcript import UPDATE
+from tests.alerts.transcript import compare as compare_transcript
 
 Tell = Callable[..., str]
 

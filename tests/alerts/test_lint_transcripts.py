@@ -13,7 +13,7 @@ import pytest
 
 from alerts.cli import main
 from tests.alerts.conftest import ROOT, Run
-from tests.alerts.test_transcripts import _command, _compare
+from tests.alerts.transcript import command, compare
 
 SHOP = """
 from datetime import timedelta
@@ -239,5 +239,5 @@ def test_transcript(name: str, here: Run, tmp_path: Path) -> None:
     for file, text in FILES.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text, errors="surrogateescape")
-    session = "".join(_command(here, line) for line in SESSIONS[name])
-    _compare(name, session.replace(str(ROOT), "REPOSITORY"))
+    session = "".join(command(here, line) for line in SESSIONS[name])
+    compare(name, session.replace(str(ROOT), "REPOSITORY"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
+import pytest
 from google.cloud import monitoring_v3
 
-from alerts.apply import Gateway, apply_plan
+from alerts.apply import apply_plan
+from alerts.gateway import Gateway
 from alerts.plan import desired_state, make_plan
 from alerts.policies import CATALOG
 from alerts.secret import key_digest
@@ -15,7 +18,14 @@ from speakfit.emulator.server import Emulator
 from speakfit.metrics import RESOURCE_TYPE, WORKERS_ALIVE
 from speakfit.pagerduty import PagerDutyIncident, incidents
 from speakfit.target import Target, metric_client
-from tests.alerts.conftest import KEYS
+from tests.alerts.conftest import KEYS, fresh_emulator
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Its clock moves and its pages are counted, so it is nobody else's."""
+    with fresh_emulator() as running:
+        yield running
 
 
 def live_workers(emulator: Emulator, target: Target, count: int, minutes: int) -> None:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from alerts.form import Form
 from alerts.schema import SCENARIOS
 from tests.alerts.saying import Say, saying
-from tests.alerts.test_transcripts import _compare
+from tests.alerts.transcript import compare
 
 RIGHT = """\
 scenarios:
@@ -269,7 +269,7 @@ def test_transcript_of_scenarios_that_pass(say: Say, tmp_path: Path) -> None:
     written(tmp_path, queue__yaml=RIGHT)
     session = say("test") + say("test --policy queue-depth-warning --only '*warns' --json")
     session += say("test --policy queue-depth-warning --fail-under 100")
-    _compare("test-passes", session)
+    compare("test-passes", session)
 
 
 def test_transcript_of_scenarios_that_fail(say: Say, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_transcript_of_scenarios_that_fail(say: Say, tmp_path: Path) -> None:
     session += say("test --only 'wrong: silence*'") + say(
         "test --only '*too late' --policy queue-depth-warning --json"
     )
-    _compare("test-fails", session)
+    compare("test-fails", session)
 
 
 def test_transcript_of_mutants(say: Say, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_transcript_of_mutants(say: Say, tmp_path: Path) -> None:
     session += say("test --mutate --only 'exactly*' --policy queue-depth-warning --json")
     written(tmp_path, wrong__yaml=WRONG)
     session += say("test --mutate --only '*too late'")
-    _compare("test-mutants", session)
+    compare("test-mutants", session)
     assert "No scenario notices it" in (tmp_path / "junit.xml").read_text()
 
 
@@ -304,7 +304,7 @@ def test_transcript_of_scenarios_with_mistakes(
     name: str, text: str, say: Say, tmp_path: Path
 ) -> None:
     written(tmp_path, wrong__yaml=text, right__yaml=RIGHT)
-    _compare(f"test-{name}", say("test"))
+    compare(f"test-{name}", say("test"))
 
 
 def test_transcript_of_files_that_are_no_scenarios(say: Say, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_transcript_of_files_that_are_no_scenarios(say: Say, tmp_path: Path) -> 
     for name, text in BROKEN.items():
         (tmp_path / "tests" / "scenarios" / name).write_text(text, encoding="utf-8")
     session += say("test")
-    _compare("test-broken-files", session)
+    compare("test-broken-files", session)
 
 
 def test_transcript_of_choices_that_leave_nothing(say: Say, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_transcript_of_choices_that_leave_nothing(say: Say, tmp_path: Path) -> N
             "--junit /proc/nobody/report.xml",
         )
     )
-    _compare("test-choices", session)
+    compare("test-choices", session)
 
 
 def test_transcript_of_policies_that_are_not_evaluated_here(say: Say, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_transcript_of_policies_that_are_not_evaluated_here(say: Say, tmp_path: 
     session = say("test --catalog partly_evaluated")
     written(tmp_path, worker__yaml=PARTLY_TESTED.replace("prometheus-down", "disk-full"))
     session += say("test --catalog partly_evaluated")
-    _compare("test-not-evaluated", session)
+    compare("test-not-evaluated", session)
 
 
 SLIPS = [

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,10 +14,8 @@ from google.protobuf import duration_pb2
 
 from speakfit.emulator.server import Emulator
 from speakfit.target import Target, alert_policy_client
-from tests.alerts.conftest import KEYS, ROOT, Run
-
-FOLDER = ROOT / "tests" / "transcripts" / "alerts"
-UPDATE = os.environ.get("UPDATE_SNAPSHOTS") == "1"
+from tests.alerts.conftest import Run
+from tests.alerts.transcript import command, compare
 
 BROKEN_CATALOG = """
 from alerts.policy import *
@@ -79,20 +75,20 @@ OFFLINE = {
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_transcript_without_a_server(name: str, alerts: Run, tmp_path: Path) -> None:
+def test_transcript_without_a_server(name: str, quick_alerts: Run, tmp_path: Path) -> None:
     (tmp_path / "raising.py").write_text("x = 1\nraise RuntimeError('no luck')\n")
     (tmp_path / "broken.py").write_text(BROKEN_CATALOG)
     (tmp_path / "raw.yaml").write_text(RAW)
     (tmp_path / "odd.yaml").write_text(RAW.replace("duration: 300s", "duration: 90s"))
     (tmp_path / "typo.yaml").write_text(RAW.replace("severity", "severty"))
-    session = "".join(_command(alerts, line) for line in OFFLINE[name])
-    _compare(name, session)
+    session = "".join(command(quick_alerts, line) for line in OFFLINE[name])
+    compare(name, session)
 
 
-def test_transcript_of_a_first_apply_and_a_second(emulator: Emulator, alerts: Run) -> None:
+def test_transcript_of_a_first_apply_and_a_second(emulator: Emulator, quick_alerts: Run) -> None:
     at = f"--emulator {emulator.grpc_address}"
     session = "".join(
-        _command(alerts, line)
+        command(quick_alerts, line)
         for line in (
             f"plan {at}",
             f"apply {at}",
@@ -102,14 +98,14 @@ def test_transcript_of_a_first_apply_and_a_second(emulator: Emulator, alerts: Ru
             f"plan {at} --json",
         )
     )
-    _compare("first-apply", session.replace(emulator.grpc_address, "EMULATOR"))
+    compare("first-apply", session, EMULATOR=emulator.grpc_address)
 
 
 def test_transcript_of_an_edit_in_the_console(
-    emulator: Emulator, target: Target, alerts: Run
+    emulator: Emulator, target: Target, quick_alerts: Run
 ) -> None:
     at = f"--emulator {emulator.grpc_address}"
-    assert alerts(*shlex.split(f"apply {at} --auto-approve")).returncode == 0
+    assert quick_alerts(*shlex.split(f"apply {at} --auto-approve")).returncode == 0
     client = alert_policy_client(target)
     for policy in client.list_alert_policies(name=target.project_name):
         if policy.user_labels["alert-id"] == "queue-depth-warning":
@@ -118,7 +114,7 @@ def test_transcript_of_an_edit_in_the_console(
             policy.documentation.content += "\n\nAsk Ben."
             client.update_alert_policy(alert_policy=policy)
     session = "".join(
-        _command(alerts, line)
+        command(quick_alerts, line)
         for line in (
             f"plan {at}",
             f"plan {at} --json",
@@ -126,53 +122,26 @@ def test_transcript_of_an_edit_in_the_console(
             f"plan {at}",
         )
     )
-    session = session.replace(emulator.grpc_address, "EMULATOR")
-    _compare("console-edit", _without_names(session, target))
+    compare("console-edit", session, EMULATOR=emulator.grpc_address)
 
 
-def test_transcript_of_targets_that_are_not_there(alerts: Run) -> None:
+def test_transcript_of_targets_that_are_not_there(quick_alerts: Run) -> None:
     with socket.socket() as taken:
         # Bound but not listening: nobody else can serve here, and it refuses connections.
         taken.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-        session = _command(alerts, f"plan --emulator {nobody}")
-        session += _command(alerts, f"apply --auto-approve --emulator {nobody}")
-        session += _command(alerts, f"plan --json --emulator {nobody}")
-    session += _command(alerts, "plan", GOOGLE_CLOUD_PROJECT="")
-    session += _command(alerts, "plan", PAGERDUTY_ROUTING_KEY_CRITICAL="too-short")
-    _compare("no-target", session.replace(nobody, "NOBODY"))
+        session = command(quick_alerts, f"plan --emulator {nobody}")
+        session += command(quick_alerts, f"apply --auto-approve --emulator {nobody}")
+        session += command(quick_alerts, f"plan --json --emulator {nobody}")
+    session += command(quick_alerts, "plan", GOOGLE_CLOUD_PROJECT="")
+    session += command(quick_alerts, "plan", PAGERDUTY_ROUTING_KEY_CRITICAL="too-short")
+    compare("no-target", session, NOBODY=nobody)
 
 
-def test_transcript_of_an_apply_without_keys(emulator: Emulator, alerts: Run) -> None:
-    session = _command(
-        alerts,
+def test_transcript_of_an_apply_without_keys(emulator: Emulator, quick_alerts: Run) -> None:
+    session = command(
+        quick_alerts,
         f"apply --auto-approve --emulator {emulator.grpc_address}",
         PAGERDUTY_ROUTING_KEY_WARNING="",
     )
-    _compare("no-key", session.replace(emulator.grpc_address, "EMULATOR"))
-
-
-def _command(alerts: Run, line: str, **environment: str) -> str:
-    done: subprocess.CompletedProcess[str] = alerts(*shlex.split(line), **environment)
-    assert "Traceback" not in done.stderr
-    for key in KEYS.values():
-        assert key not in done.stdout + done.stderr
-    errors = "".join(f"! {text}\n" for text in done.stderr.splitlines())
-    settings = "".join(f"{name}={value} " for name, value in environment.items())
-    return f"$ {settings}python -m alerts {line}\n{done.stdout}{errors}[exit {done.returncode}]\n\n"
-
-
-def _without_names(text: str, target: Target) -> str:
-    """Server-made names differ from run to run."""
-    client = alert_policy_client(target)
-    for policy in client.list_alert_policies(name=target.project_name):
-        text = text.replace(policy.name, "NAME")
-    return text
-
-
-def _compare(name: str, session: str) -> None:
-    file = FOLDER / f"{name}.txt"
-    if UPDATE:
-        file.write_text(session, encoding="utf-8")
-    expected = file.read_text(encoding="utf-8") if file.exists() else ""
-    assert session == expected, f"tests/transcripts/alerts/{name}.txt differs; `make snapshots`"
+    compare("no-key", session, EMULATOR=emulator.grpc_address)

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.cloud import monitoring_v3
 from google.protobuf import empty_pb2, json_format, wrappers_pb2
+from google.rpc import code_pb2
 
 from speakfit.clock import Clock
 from speakfit.emulator.listing import page, select
@@ -62,6 +63,7 @@ class PoliciesService:
         The spec is None when the policy cannot be evaluated any more.
         """
         with self.lock:
+            self._try_invalid_again()
             return [
                 (name, spec, self._changed_ns(self._policies[name]))
                 for name, spec in self._specs.items()
@@ -122,12 +124,28 @@ class PoliciesService:
         )
 
     def _parse_stored(self, policy: Any) -> AlertPolicySpec | None:
-        """The spec of a policy that was valid once; None when its metric is gone since."""
+        """The spec of a policy that was valid once; None when its metric is gone since.
+
+        `validity` then says why, as Cloud Monitoring does of a policy that it cannot evaluate.
+        """
+        policy.ClearField("validity")
         try:
             return self._parse(policy)
         except WireError as error:
-            _LOG.warning("policy %s is not evaluated: %s", policy.name, error.what)
+            # Not each time that it is tried again.
+            if self._specs.get(policy.name, policy) is not None:
+                _LOG.warning("policy %s is not evaluated: %s", policy.name, error.what)
+            policy.validity.code = code_pb2.Code.Value(error.code)
+            policy.validity.message = error.what
             return None
+
+    def _try_invalid_again(self) -> None:
+        """A policy becomes valid by itself once its metric is there again."""
+        for name, spec in self._specs.items():
+            if spec is None:
+                policy = self._copy(self._policies[name])
+                self._specs[name] = self._parse_stored(policy)
+                self._policies[name] = policy
 
     def _check_channels(self, policy: Any) -> None:
         for name in policy.notification_channels:
@@ -202,13 +220,16 @@ class PoliciesService:
 
     def get(self, request: Any) -> Any:
         """One policy."""
-        return self._copy(self._find(request.name))
+        with self.lock:
+            self._try_invalid_again()
+            return self._copy(self._find(request.name))
 
     def list(self, request: Any) -> Any:
         """Policies of a project in the order of their creation, filtered, ordered and paged."""
         project = project_of(request.name)
         prefix = f"projects/{project}/"
         with self.lock:
+            self._try_invalid_again()
             mine = [policy for name, policy in self._policies.items() if name.startswith(prefix)]
         kept = select(
             [
