@@ -86,6 +86,7 @@ def test_an_adopted_policy_keeps_its_name_its_conditions_and_its_open_incident(
         live = gateway.read(catalog)
         change = adoption(policy, live, desired=wanted, policy_id="workers-gone-warning")
         assert change is not None
+        assert change.mask == ("user_labels",)
         assert afterwards(change, live, wanted) is None, "the Python is exactly what is live"
         apply_plan(gateway, Plan(changes=(change,)), keys={})
         assert not [one for one in plan(gateway, catalog).changes if one.kind == "policy"]
