@@ -9,8 +9,8 @@ SpeakFitError
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
-├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
-├── PagerDutyError         PagerDuty refused an event or did not answer
+├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
+├── PagerDutyError         PagerDuty refused an event or a call, or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
     ├── InvalidArgument    INVALID_ARGUMENT, HTTP 400
@@ -94,7 +94,7 @@ class ScenarioError(SpeakFitError):
 
 
 class ApplyError(SpeakFitError):
-    """Writes to Cloud Monitoring failed, maybe half-way; exit code 4 when some were done."""
+    """Writes failed, maybe half-way; exit code 4 when some were done."""
 
     def __init__(
         self, what: str, *, done: int = 0, left: int = 0, where: str = "", todo: str = ""
@@ -105,11 +105,23 @@ class ApplyError(SpeakFitError):
 
 
 class PagerDutyError(SpeakFitError):
-    """PagerDuty refused an event or did not answer; `retry` says whether trying again can help."""
+    """PagerDuty refused an event or a call, or did not answer.
 
-    def __init__(self, what: str, *, retry: bool, where: str = "", todo: str = "") -> None:
+    `retry` says whether trying again can help; `status` is HTTP's, None without an answer.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        retry: bool,
+        status: int | None = None,
+        where: str = "",
+        todo: str = "",
+    ) -> None:
         super().__init__(what, where=where, todo=todo)
         self.retry = retry
+        self.status = status
 
 
 class DeliveryError(SpeakFitError):
