@@ -78,13 +78,17 @@ class Gateway:
         metric_types = [metric.type for metric in catalog.metrics]
         return Live(
             policies=self.policies(),
-            channels=self._list(self._channels.list_notification_channels),
+            channels=self.channels(),
             metrics=self.descriptors(metric_types),
         )
 
     def policies(self) -> tuple[Json, ...]:
         """Every live policy, ours or not."""
         return self._list(self._policies.list_alert_policies)
+
+    def channels(self) -> tuple[Json, ...]:
+        """Every live channel, ours or not."""
+        return self._list(self._channels.list_notification_channels)
 
     def descriptors(self, metric_types: Collection[str]) -> tuple[Json, ...]:
         """The descriptors of these metrics, where they exist."""
@@ -231,8 +235,12 @@ def apply_plan(
     *,
     keys: Mapping[str, str],
     on_done: Callable[[Change], None] = lambda change: None,
+    before: int = 0,
+    after: int = 0,
 ) -> None:
-    """Make every change of a plan in order; `keys` holds integration keys by channel id.
+    """Make every change of a plan in order; `keys` holds channels' secrets by channel id.
+
+    `before` and `after` count what is done elsewhere around it, for whoever reads of a stop.
 
     Raises ApplyError, with how many changes were done and left, when a write fails. A channel
     without its key is refused before the first write: it would swallow every page.
@@ -258,7 +266,8 @@ def apply_plan(
                 key=keys.get(change.id) if change.secret else None,
             )
         except GoogleAPICallError as error:
-            raise _stopped(error, change, gateway.target, done, len(plan.changes)) from error
+            total = before + len(plan.changes) + after
+            raise _stopped(error, change, gateway.target, before + done, total) from error
         if change.kind is Kind.CHANNEL and change.action is Action.CREATE:
             names[CHANNEL_PREFIX + change.id] = name
         on_done(change)

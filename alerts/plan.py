@@ -170,7 +170,7 @@ def make_plan(desired: Desired, live: Live, *, prune: bool = False) -> Plan:
         changes=(*changes, *stale) if prune else tuple(changes),
         unchanged=tuple(change for change in everything if change.action is Action.NONE),
         stale=() if prune else stale,
-        foreign=sum(1 for policy in live.policies if not _is_ours(policy, desired.catalog)),
+        foreign=sum(1 for policy in live.policies if not is_ours(policy, desired.catalog)),
         channel_names={identity: str(name) for name, identity in names.items()},
     )
 
@@ -280,15 +280,16 @@ def _durations(body: Mapping[str, Any]) -> Json:
     }
 
 
-def _is_ours(resource: Mapping[str, Any], catalog: str) -> bool:
+def is_ours(resource: Mapping[str, Any], catalog: str) -> bool:
+    """Whether the labels of a live policy or channel say that this catalog manages it."""
     labels = resource.get("userLabels", {})
     return bool(labels.get(MANAGED_BY) == MANAGER and labels.get(CATALOG) == catalog)
 
 
-def _ours(resources: Iterable[Json], catalog: str) -> list[Json]:
+def ours(resources: Iterable[Json], catalog: str) -> list[Json]:
     """Those of this catalog, the oldest first, so that of two alike the copy is the stale one."""
     return sorted(
-        (resource for resource in resources if _is_ours(resource, catalog)),
+        (resource for resource in resources if is_ours(resource, catalog)),
         key=lambda one: (_made_at(one), one.get("name", "")),
     )
 
@@ -362,7 +363,7 @@ def _plan_channels(
 ) -> tuple[list[Change], dict[str, str], list[Change]]:
     matched: dict[str, Json] = {}
     stale = []
-    for channel in _ours(live.channels, desired.catalog):
+    for channel in ours(live.channels, desired.catalog):
         identity = channel["userLabels"].get(CHANNEL, "")
         wanted = desired.channels.get(identity)
         if wanted is None or identity in matched or channel.get("type") != wanted["type"]:
@@ -425,7 +426,7 @@ def _plan_policies(
 ) -> tuple[list[Change], list[Change]]:
     matched: dict[str, Json] = {}
     stale = []
-    for policy in _ours(live.policies, desired.catalog):
+    for policy in ours(live.policies, desired.catalog):
         identity = policy["userLabels"].get(ALERT_ID, "")
         if identity in desired.policies and identity not in matched:
             matched[identity] = policy

@@ -6,7 +6,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
@@ -96,8 +96,9 @@ def _server(proxy: Proxy) -> ThreadingHTTPServer:
             self.send_header("Content-Length", str(len(answer)))
             if status == 429:
                 self.send_header("ratelimit-reset", "0")
-            self.end_headers()
-            self.wfile.write(answer)
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(answer)
 
         def __getattr__(self, name: str) -> Callable[[], None]:
             if name.startswith("do_"):

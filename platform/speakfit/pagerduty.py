@@ -164,7 +164,7 @@ def _raised(pdpyras: Any, error: Exception, url: str) -> PagerDutyError:
         body = response.json()
         told = isinstance(body, dict)
         if told and isinstance(body.get("errors"), list):
-            reasons = ": " + "; ".join(str(reason) for reason in body["errors"])
+            reasons = ": " + "; ".join(str(reason).rstrip(".") for reason in body["errors"])
     except ValueError:
         told = False
     retry = status not in _FINAL_STATUS or not told

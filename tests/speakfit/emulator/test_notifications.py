@@ -180,7 +180,7 @@ def test_a_mail_server_that_cannot_be_read_is_refused(url: str) -> None:
 
 
 def test_a_test_notification_goes_through_the_very_channel_and_says_that_it_is_one(
-    bench: Bench, hook: _Hook
+    bench: Bench, hook: Hook
 ) -> None:
     pager = bench.pagerduty_channel()
     target = Target(
