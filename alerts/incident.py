@@ -40,6 +40,8 @@ class IncidentRow:
     duration: timedelta
     """Until it was resolved, or until now."""
     url: str
+    is_test: bool = False
+    """Whether somebody only tried whether it would come."""
 
     @property
     def is_open(self) -> bool:
@@ -53,6 +55,7 @@ class IncidentRow:
             "number": self.number,
             "at": self.at.isoformat(),
             "policy": self.policy or None,
+            "test": self.is_test,
             "title": self.title,
             "severity": self.severity or None,
             "urgency": self.urgency,
@@ -105,4 +108,5 @@ def incident_row(
         acknowledged_by=tuple(acknowledged_by),
         duration=max(end - at, timedelta(0)),
         url=incident.url,
+        is_test=incident.details.get("test") is True,
     )

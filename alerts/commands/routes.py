@@ -315,7 +315,7 @@ def _incident_cells(row: IncidentRow) -> tuple[str, ...]:
     lasting = duration_words(row.duration) + (" so far" if row.is_open else "")
     return (
         row.at.strftime("%Y-%m-%d %H:%M:%SZ"),
-        row.policy or f"({row.title})",
+        row.policy or ("(test)" if row.is_test else f"({row.title})"),
         f"{row.severity or '-'}/{row.urgency}",
         row.status,
         ", ".join(row.acknowledged_by) or "-",

@@ -25,7 +25,7 @@ from speakfit.emulator.server import Emulator
 from speakfit.pagerduty import PagerDutyIncident, Resolve, Severity, Trigger, incidents, send
 from speakfit.target import Target, notification_channel_client
 from tests.alerts.conftest import KEYS, Run
-from tests.alerts.test_transcripts import _command, _compare
+from tests.alerts.test_transcripts import FOLDER, _command, _compare
 from tests.unreliable_pagerduty import (
     BAD_TOKEN,
     RATE_LIMIT,
@@ -281,6 +281,13 @@ def test_transcript_of_a_variable_with_another_key(
     same("doctor-another-variable", session)
 
 
+def test_no_transcript_of_any_command_holds_a_key_or_the_token() -> None:
+    for file in FOLDER.rglob("*.txt"):
+        text = file.read_text(encoding="utf-8")
+        for secret in (TOKEN, OTHER_KEY, *KEYS.values()):
+            assert secret not in text, file.name
+
+
 def test_stopped_while_it_waits_the_doctor_resolves_what_it_sent(
     ready: Run, pagerduty: Proxy, emulator: Emulator
 ) -> None:
@@ -310,6 +317,32 @@ def test_a_channel_that_is_no_pagerduty_is_looked_at_and_not_followed(
     done = quick_alerts("doctor", *arguments)
     assert done.returncode == 0
     assert "what becomes of a channel of type email is not told" in done.stdout
+
+
+def test_a_key_that_only_a_variable_holds_is_looked_up_in_the_account(
+    routed: Run, emulator: Emulator, tmp_path: Any
+) -> None:
+    (tmp_path / "payments.py").write_text(
+        "from alerts.policy import *\n"
+        "CATALOG = Catalog(name='payments', policies=(), routes=(Route(severity=None, channel="
+        "Channel(id='pager', display_name='Pager', type=ChannelType.PAGERDUTY, secret='PAGER')),))"
+    )
+
+    def doctor(key: str) -> tuple[int, str]:
+        routed("apply", "--auto-approve", "--catalog", "payments", PAGER=key)
+        done = routed("doctor", "--catalog", "payments", PAGER=key)
+        return done.returncode, done.stdout
+
+    code, shown = doctor("")
+    assert (code, "PAGER is not set" in shown) == (3, True)
+    code, shown = doctor(OTHER_KEY)
+    assert (code, "No service of PagerDuty has the key that PAGER holds." in shown) == (3, True)
+    code, shown = doctor(KEYS["warning"])
+    assert (code, "SpeakFit warning takes events" in shown) == (0, True)
+    assert next((one.service, one.severity) for one in pages(emulator)) == (
+        "SpeakFit warning",
+        "error",
+    )
 
 
 # Incidents
@@ -345,6 +378,8 @@ def test_transcript_of_incidents(
         account.rput(first, json={"type": "incident_reference", "status": status})
     later(emulator, hours=9)
     page(emulator, "c", Severity.CRITICAL, summary="A disk is full")
+    page(emulator, "d", Severity.WARNING, custom_details={"test": True})
+    send(Resolve(routing_key=KEYS["warning"], dedup_key="d"), emulator.http_url)
     later(emulator, minutes=3)
     for line in (
         "incidents",

@@ -345,4 +345,4 @@ def test_every_block_of_the_document_works(
         )
         codes.append(done.returncode)
     assert codes == [2, 0, 0, 0, 0, 0]
-    assert "TEST, no action needed" in done.stdout
+    assert "(test)" in done.stdout
