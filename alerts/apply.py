@@ -25,8 +25,12 @@ def apply_plan(
     *,
     keys: Mapping[str, str],
     on_done: Callable[[Change], None] = lambda change: None,
+    before: int = 0,
+    after: int = 0,
 ) -> None:
     """Make every change of a plan in order; `keys` holds secrets by channel id.
+
+    `before` and `after` count what is done elsewhere around it, for whoever reads of a stop.
 
     Raises ApplyError, with how many changes were done and left, when a write fails, and
     RefusedError when the first resource to change is not what it was. A channel without its secret
@@ -45,8 +49,9 @@ def apply_plan(
     from google.api_core.exceptions import GoogleAPICallError
 
     names = dict(plan.channel_names)
-    for done, change in enumerate(plan.changes):
-        place = _Place(gateway, change, done=done, total=len(plan.changes))
+    total = before + len(plan.changes) + after
+    for done, change in enumerate(plan.changes, start=before):
+        place = _Place(gateway, change, done=done, total=total)
         try:
             name = gateway.write(
                 change,

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from alerts.nearest import did_you_mean
-from alerts.policy import Catalog, Policy
+from alerts.policy import Catalog, Channel, Policy
 from speakfit.errors import CatalogError
 
 DEFAULT_CATALOG = "alerts.policies"
@@ -63,3 +63,18 @@ def find_policy(catalog: Catalog, policy_id: str) -> Policy:
         where=f"catalog {catalog.name}",
         todo=did_you_mean(policy_id, by_id, otherwise="`python -m alerts list` has them."),
     )
+
+
+def find_channels(catalog: Catalog, channel_id: str | None) -> tuple[Channel, ...]:
+    """The channels of a catalog's routes, or the one of this id; a CatalogError when none is."""
+    found = tuple(one for one in catalog.channels if channel_id in (None, one.id))
+    if not found:
+        names = [channel.id for channel in catalog.channels]
+        raise CatalogError(
+            f"No route is called {channel_id!r}." if channel_id else "There is no route.",
+            where=f"catalog {catalog.name}",
+            todo=did_you_mean(
+                channel_id or "", names, otherwise=f"There are: {', '.join(names) or 'none'}."
+            ),
+        )
+    return found

@@ -20,6 +20,7 @@ from alerts.commands import (
     history,
     lint,
     policies,
+    routes,
     runbooks,
     scenarios,
     snoozes,
@@ -57,6 +58,9 @@ app.command()(history.record)
 app.command()(history.backtest)
 app.command()(contract.contract)
 app.command()(runbooks.runbooks)
+app.add_typer(routes.app, name="route")
+app.command()(routes.doctor)
+app.command()(routes.incidents)
 
 
 def main() -> None:

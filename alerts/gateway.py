@@ -158,13 +158,17 @@ class Gateway:
         metric_types = [metric.type for metric in catalog.metrics]
         return Live(
             policies=self.policies(),
-            channels=self._list(self._channels.list_notification_channels),
+            channels=self.channels(),
             metrics=self.descriptors(metric_types),
         )
 
     def policies(self) -> tuple[Json, ...]:
         """Every live policy, ours or not."""
         return self._list(self._policies.list_alert_policies)
+
+    def channels(self) -> tuple[Json, ...]:
+        """Every live channel, ours or not."""
+        return self._list(self._channels.list_notification_channels)
 
     def read_policy(self, name: str) -> Json | None:
         """One policy by its resource name; None when there is none."""

@@ -9,9 +9,9 @@ SpeakFitError
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
-├── ApplyError             writes to Cloud Monitoring failed, maybe half-way
+├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
-├── PagerDutyError         PagerDuty refused an event or did not answer
+├── PagerDutyError         PagerDuty refused an event or a call, or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
     ├── InvalidArgument    INVALID_ARGUMENT, HTTP 400
@@ -95,7 +95,7 @@ class ScenarioError(SpeakFitError):
 
 
 class ApplyError(SpeakFitError):
-    """Writes to Cloud Monitoring failed, maybe half-way; exit code 4 when some were done.
+    """Writes failed, maybe half-way; exit code 4 when some were done.
 
     `uncertain` says that the write under way may have happened although no answer came.
     """
@@ -123,11 +123,23 @@ class RefusedError(SpeakFitError):
 
 
 class PagerDutyError(SpeakFitError):
-    """PagerDuty refused an event or did not answer; `retry` says whether trying again can help."""
+    """PagerDuty refused an event or a call, or did not answer.
 
-    def __init__(self, what: str, *, retry: bool, where: str = "", todo: str = "") -> None:
+    `retry` says whether trying again can help; `status` is HTTP's, None without an answer.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        retry: bool,
+        status: int | None = None,
+        where: str = "",
+        todo: str = "",
+    ) -> None:
         super().__init__(what, where=where, todo=todo)
         self.retry = retry
+        self.status = status
 
 
 class DeliveryError(SpeakFitError):

@@ -29,6 +29,7 @@ LOCAL_PROJECT = "speakfit-local"
 """The project that the local stack and a bare emulator use."""
 
 CLOCK_METHOD = "/speakfit.emulator.v1.Clock/GetClock"
+TEST_METHOD = "/speakfit.emulator.v1.NotificationChannels/SendTestNotification"
 
 
 class TargetKind(StrEnum):
@@ -201,7 +202,9 @@ def policy_clock(target: Target) -> Clock:
     """
     if target.kind is TargetKind.GOOGLE:
         return RealClock()
-    answer = _ask_clock(target)
+    from google.protobuf import empty_pb2
+
+    answer = _ask(target, CLOCK_METHOD, empty_pb2.Empty())
     if answer["scale"] == 1:
         return RealClock()
     return ScaledClock(
@@ -218,22 +221,39 @@ def policy_now_ns(target: Target) -> int:
     """
     if target.kind is TargetKind.GOOGLE:
         return RealClock().now_ns()
-    return int(_ask_clock(target)["nowNs"])
+    from google.protobuf import empty_pb2
+
+    return int(_ask(target, CLOCK_METHOD, empty_pb2.Empty())["nowNs"])
 
 
-def _ask_clock(target: Target) -> Any:
+def send_test_notification(target: Target, channel: str) -> str:
+    """Let an emulator notify one of its channels, as the console's test does, for nothing.
+
+    Returns the id of the incident that it tells of, which is a page's dedup key. Google's API has
+    no such call. Raises TargetError when the emulator refuses or does not answer.
+    """
+    from google.cloud import monitoring_v3
+
+    request = monitoring_v3.GetNotificationChannelRequest.pb()(name=channel)
+    return str(_ask(target, TEST_METHOD, request)["incidentId"])
+
+
+def _ask(target: Target, method: str, request: Any) -> Any:
+    """One call that only an emulator has; its answer is a Struct."""
     import grpc
-    from google.protobuf import empty_pb2, struct_pb2
+    from google.protobuf import struct_pb2
 
     with local_channel(target) as channel:
-        ask = channel.unary_unary(
-            CLOCK_METHOD,
-            request_serializer=empty_pb2.Empty.SerializeToString,
+        call = channel.unary_unary(
+            method,
+            request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=struct_pb2.Struct.FromString,
         )
         try:
-            return ask(empty_pb2.Empty(), timeout=5.0)
+            return call(request, timeout=5.0)
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                raise TargetError(error.details(), where=str(target.host)) from error
             raise TargetError(
                 "The embedded Cloud Monitoring does not answer.",
                 where=str(target.host),

@@ -101,9 +101,14 @@ def command_help(module: str) -> str:
         )
         return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
-    top = asked()
-    _, _, commands = top.partition("Commands")
-    names = re.findall(r"(?m)^[│ ] {1,2}([a-z][a-z-]*) {2,}", commands)
-    parts = [f"## python -m {module}\n\n```text\n{top}\n```\n"]
-    parts += [f"### python -m {module} {name}\n\n```text\n{asked(name)}\n```\n" for name in names]
-    return "\n".join(parts)
+    def told(level: int, *path: str) -> list[str]:
+        text = asked(*path)
+        _, _, commands = text.partition("Commands")
+        name = " ".join(("python -m", module, *path))
+        parts = [f"{'#' * level} {name}\n\n```text\n{text}\n```\n"]
+        # Whatever lists commands has help for each of them, too.
+        for command in re.findall(r"(?m)^[│ ] {1,2}([a-z][a-z-]*) {2,}", commands):
+            parts += told(3, *path, command)
+        return parts
+
+    return "\n".join(told(2))

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from google.api import label_pb2
 from google.cloud import monitoring_v3
-from google.protobuf import empty_pb2, json_format, wrappers_pb2
+from google.protobuf import empty_pb2, json_format, struct_pb2, wrappers_pb2
 
 from speakfit.clock import Clock, from_ns
 from speakfit.emulator.listing import page, select
 from speakfit.emulator.masks import apply_mask
-from speakfit.emulator.naming import check_name, new_number, project_of
+from speakfit.emulator.naming import check_name, new_incident_id, new_number, project_of
+from speakfit.emulator.notification import trial_of
 from speakfit.emulator.store import Store
 from speakfit.errors import FailedPrecondition, InvalidArgument, NotFound
 
@@ -154,6 +155,8 @@ class ChannelsService:
 
         `mails` says whether there is a mail server, without which e-mail is not delivered.
         """
+        self.notify: Callable[[], object] = lambda: None
+        """Called after a notification has been queued."""
         self._mails = mails
         self._store = store
         self._clock = clock
@@ -358,6 +361,37 @@ class ChannelsService:
             self._store.remove(_COLLECTION, channel.name)
             del self._channels[channel.name]
         return empty_pb2.Empty()
+
+    def send_test(self, request: Any) -> Any:
+        """Queue a test notification, as the console's button does; the answer names its incident.
+
+        The page that it makes stays open: the console resolves none either.
+        """
+        channel = self._find(request.name)
+        route = self.route(channel.name)
+        if route is None:
+            why = (
+                "is disabled"
+                if not channel.enabled.value
+                else f"is of the type {channel.type_}, which is not delivered here"
+            )
+            raise FailedPrecondition(f"The notification channel {channel.name} {why}.")
+        identity = new_incident_id()
+        event = trial_of(
+            route["kind"],
+            trial_id=identity,
+            project=check_name(channel.name, _COLLECTION),
+            channel=channel.display_name,
+            routing_key=route.get("routing_key", ""),
+            started_s=self._clock.now_ns() // 10**9,
+        )
+        self._store.add_notification(
+            incident=identity, channel=channel.name, body=json.dumps({**route, "event": event})
+        )
+        self.notify()
+        answer = struct_pb2.Struct()
+        answer.update({"incidentId": identity})
+        return answer
 
     # Verification
 

@@ -30,6 +30,8 @@ _PAGERDUTY_ROOTS = (
     "users",
     "escalation_policies",
     "oncalls",
+    "schedules",
+    "maintenance_windows",
     "log_entries",
     "change_events",
 )

@@ -194,3 +194,38 @@ def trigger_of(
         client=CLIENT,
         client_url=client_url,
     )
+
+
+def trial_of(
+    kind: str, *, trial_id: str, project: str, channel: str, routing_key: str, started_s: int
+) -> dict[str, Any]:
+    """What a channel of a kind gets when somebody only wants to see whether it works.
+
+    The webhook's differences from an incident's body are those of the console's test (facts: one
+    capture); the rest is ours.
+    """
+    summary = f"Test notification, no action needed: channel {channel} of project {project}"
+    if kind == "pagerduty":
+        return Trigger(
+            routing_key=routing_key,
+            dedup_key=trial_id,
+            summary=summary,
+            source=f"projects/{project}",
+            severity=Severity.INFO,
+            custom_details={"test": True},
+            client=CLIENT,
+        ).to_json()
+    body = {
+        "incident": {
+            "incident_id": trial_id,
+            "scoping_project_id": project,
+            "url": "",
+            "started_at": started_s,
+            "ended_at": None,
+            "state": "OPEN",
+            "summary": summary,
+            "documentation": "Test notification",
+        },
+        "version": "test",
+    }
+    return body if kind == "webhook" else {"subject": f"[TEST] {summary}", "text": summary}

@@ -17,6 +17,7 @@ from typing import Any
 
 from speakfit.clock import Clock, from_ns
 from speakfit.emulator.pagerduty_events import ROUTING_KEY_LENGTH
+from speakfit.emulator.pagerduty_schedules import Shift, is_ongoing, shifts
 from speakfit.emulator.store import Store
 from speakfit.errors import SettingsError
 
@@ -28,7 +29,18 @@ SERVICES = "services"
 INTEGRATIONS = "integrations"
 INCIDENTS = "incidents"
 CHANGES = "changes"
-KINDS = (USERS, ESCALATION_POLICIES, SERVICES, INTEGRATIONS, INCIDENTS, CHANGES)
+SCHEDULES = "schedules"
+WINDOWS = "maintenance_windows"
+KINDS = (
+    USERS,
+    SCHEDULES,
+    ESCALATION_POLICIES,
+    SERVICES,
+    INTEGRATIONS,
+    WINDOWS,
+    INCIDENTS,
+    CHANGES,
+)
 
 DEFAULT_EMAIL = "oncall@pagerduty.test"
 """The user every account begins with; writes may name it in their From header."""
@@ -214,6 +226,29 @@ class PagerDutyAccount:
     def open_incident(self, integration: str | None, dedup_key: str) -> Document | None:
         """The unresolved incident of a dedup key under one integration, or None."""
         return self.find(INCIDENTS, self._open.get((integration, dedup_key)))
+
+    def on_call(self, policy: str) -> list[Shift]:
+        """Everybody on call for an escalation policy now, by level."""
+        found = self.find(ESCALATION_POLICIES, policy)
+        if found is None:
+            return []
+        return shifts(found, self.now_time(), schedule=lambda one: self.find(SCHEDULES, one))
+
+    def in_maintenance(self, service: str) -> bool:
+        """Whether a maintenance window of a service is open."""
+        now = self.now_time()
+        return any(
+            service in window["services"] and is_ongoing(window, now)
+            for window in self.all(WINDOWS)
+        )
+
+    def takes_incidents(self, service: Mapping[str, Any]) -> bool:
+        """Whether an event opens an incident: not when disabled, in maintenance, or nobody's."""
+        return (
+            service["status"] != "disabled"
+            and not self.in_maintenance(service["id"])
+            and bool(self.on_call(service["escalation_policy"]))
+        )
 
     def new_incident(
         self,

@@ -2,7 +2,8 @@
 
 Behaviour is PagerDuty's own documentation of both APIs: keys match only under the same routing
 key, acknowledge and resolve without an open alert are dropped, a trigger after a resolve opens a
-new incident, urgency follows the service. Times are policy time.
+new incident, urgency follows the service, and one that is disabled, in maintenance or without
+anybody on call takes events and opens nothing. Times are policy time.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class EmbeddedPagerDuty:
             incident = self._account.edit(INCIDENTS, found["id"])
         else:
             service = self._account.find(SERVICES, integration["service"])
-            if action != "trigger" or service is None or service["status"] == "disabled":
+            if action != "trigger" or service is None or not self._account.takes_incidents(service):
                 # Taken and dropped, as PagerDuty does.
                 return
             incident = self._account.new_incident(

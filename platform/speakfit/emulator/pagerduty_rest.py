@@ -19,8 +19,10 @@ from speakfit.emulator.pagerduty_account import (
     ESCALATION_POLICIES,
     INCIDENTS,
     INTEGRATIONS,
+    SCHEDULES,
     SERVICES,
     USERS,
+    WINDOWS,
     Document,
     PagerDutyAccount,
     new_id,
@@ -32,6 +34,7 @@ from speakfit.emulator.pagerduty_events import (
     parse,
     parse_time,
 )
+from speakfit.emulator.pagerduty_schedules import is_ongoing, layer_errors
 from speakfit.emulator.pagerduty_shapes import Shapes, title_of
 
 _DEFAULT_LIMIT = 25
@@ -47,6 +50,7 @@ _URGENCIES = ("high", "low")
 _URGENCY_RULES = (*_URGENCIES, "severity_based")
 _TOKEN = re.compile(r"(Token token=|Bearer )\S+")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_WINDOW_FILTERS = ("past", "future", "ongoing", "open", "all")
 _INTEGRATION_TYPES = ("events_api_v2_inbound_integration",)
 _SORT_FIELDS = {
     "incident_number": "number",
@@ -115,6 +119,16 @@ class PagerDutyRest:
                 ("PUT", "escalation_policies/*", self._update_policy),
                 ("DELETE", "escalation_policies/*", self._delete_policy),
                 ("GET", "oncalls", self._list_on_calls),
+                ("GET", "schedules", self._list_schedules),
+                ("POST", "schedules", self._create_schedule),
+                ("GET", "schedules/*", self._get_schedule),
+                ("PUT", "schedules/*", self._update_schedule),
+                ("DELETE", "schedules/*", self._delete_schedule),
+                ("GET", "maintenance_windows", self._list_windows),
+                ("POST", "maintenance_windows", self._create_window),
+                ("GET", "maintenance_windows/*", self._get_window),
+                ("PUT", "maintenance_windows/*", self._update_window),
+                ("DELETE", "maintenance_windows/*", self._delete_window),
                 ("GET", "services", self._list_services),
                 ("POST", "services", self._create_service),
                 ("GET", "services/*", self._get_service),
@@ -279,6 +293,9 @@ class PagerDutyRest:
         for policy in self._account.all(ESCALATION_POLICIES):
             if any(identity in rule["targets"] for rule in policy["rules"]):
                 raise _invalid(f"The user is on the escalation policy {policy['name']}")
+        for schedule in self._account.all(SCHEDULES):
+            if any(identity in layer["users"] for layer in schedule["layers"]):
+                raise _invalid(f"The user is on the schedule {schedule['name']}")
         self._account.remove(USERS, identity)
         return Answer(status=204, body=None)
 
@@ -314,7 +331,11 @@ class PagerDutyRest:
             if not isinstance(targets, list) or not targets:
                 raise _invalid("Escalation rule targets can't be empty")
             users = [_id_of(target) for target in targets]
-            if any(self._account.find(USERS, user) is None for user in users):
+            if any(
+                self._account.find(USERS, one) is None
+                and self._account.find(SCHEDULES, one) is None
+                for one in users
+            ):
                 raise RestError(400, 2013, "User not found")
             rules.append(
                 {
@@ -356,13 +377,158 @@ class PagerDutyRest:
 
     def _list_on_calls(self, request: Request) -> Answer:
         policies, users = request.many("escalation_policy_ids"), request.many("user_ids")
+        schedules = request.many("schedule_ids")
         found = [
             one
             for one in self._shapes.on_calls()
             if (not policies or one["escalation_policy"]["id"] in policies)
             and (not users or one["user"]["id"] in users)
+            and (not schedules or (one["schedule"] or {}).get("id") in schedules)
         ]
         return self._page(request, "oncalls", found)
+
+    # Schedules
+
+    def _list_schedules(self, request: Request) -> Answer:
+        found = self._matching(request, self._account.all(SCHEDULES), "name")
+        return self._page(request, "schedules", [self._shapes.schedule(one) for one in found])
+
+    def _get_schedule(self, _request: Request, identity: str) -> Answer:
+        return _ok("schedule", self._shapes.schedule(self._found(SCHEDULES, identity)))
+
+    def _schedule_fields(self, entity: Document, *, own: str = "") -> Document:
+        self._free_name(SCHEDULES, entity, own=own)
+        _text(entity, "time_zone", required=True)
+        given = entity.get("schedule_layers")
+        if not isinstance(given, list) or not given:
+            raise _invalid("Schedule layers can't be empty")
+        layers = []
+        for number, layer in enumerate(given, start=1):
+            errors = layer_errors(layer)
+            if errors:
+                raise _invalid(*errors)
+            users = [
+                _id_of(one.get("user") if isinstance(one, dict) else None) for one in layer["users"]
+            ]
+            if any(self._account.find(USERS, user) is None for user in users):
+                raise RestError(400, 2013, "User not found")
+            layers.append(
+                {
+                    "id": _id_of(layer) or new_id("P"),
+                    "name": _text(layer, "name") or f"Layer {number}",
+                    "start": layer["start"],
+                    "end": layer.get("end"),
+                    "rotation_virtual_start": layer["rotation_virtual_start"],
+                    "rotation_turn_length_seconds": layer["rotation_turn_length_seconds"],
+                    "users": users,
+                }
+            )
+        return {
+            "name": entity["name"],
+            "description": _text(entity, "description"),
+            "time_zone": entity["time_zone"],
+            "layers": layers,
+        }
+
+    def _create_schedule(self, request: Request) -> Answer:
+        schedule = {
+            "id": new_id("P"),
+            **self._schedule_fields(self._entity(request, "schedule")),
+        }
+        self._account.put(SCHEDULES, schedule)
+        return _ok("schedule", self._shapes.schedule(schedule), status=201)
+
+    def _update_schedule(self, request: Request, identity: str) -> Answer:
+        old = self._shapes.schedule(self._found(SCHEDULES, identity))
+        entity = {**old, **self._entity(request, "schedule")}
+        schedule = {"id": identity, **self._schedule_fields(entity, own=identity)}
+        self._account.put(SCHEDULES, schedule)
+        return _ok("schedule", self._shapes.schedule(schedule))
+
+    def _delete_schedule(self, _request: Request, identity: str) -> Answer:
+        self._found(SCHEDULES, identity)
+        for policy in self._account.all(ESCALATION_POLICIES):
+            if any(identity in rule["targets"] for rule in policy["rules"]):
+                raise _invalid(f"The schedule is on the escalation policy {policy['name']}")
+        self._account.remove(SCHEDULES, identity)
+        return Answer(status=204, body=None)
+
+    # Maintenance windows
+
+    def _list_windows(self, request: Request) -> Answer:
+        services, wish = request.many("service_ids"), request.one("filter") or "all"
+        if wish not in _WINDOW_FILTERS:
+            raise _invalid(f"filter must be one of {', '.join(_WINDOW_FILTERS)}")
+        found = [
+            one
+            for one in self._matching(request, self._account.all(WINDOWS), "description")
+            if (not services or services & set(one["services"]))
+            and wish in ("all", *self._phases(one))
+        ]
+        shown = [self._shapes.maintenance_window(one) for one in found]
+        return self._page(request, "maintenance_windows", shown)
+
+    def _phases(self, window: Document) -> tuple[str, ...]:
+        """The filters that a window passes now."""
+        now = self._account.now_time()
+        if is_ongoing(window, now):
+            return ("ongoing", "open")
+        return ("future", "open") if _time(window["start_time"]) > now else ("past",)
+
+    def _get_window(self, _request: Request, identity: str) -> Answer:
+        window = self._shapes.maintenance_window(self._found(WINDOWS, identity))
+        return _ok("maintenance_window", window)
+
+    def _window_fields(self, entity: Document) -> Document:
+        times = [parse_time(entity.get(name)) for name in ("start_time", "end_time")]
+        if any(time is None or time.tzinfo is None for time in times):
+            raise _invalid("start_time and end_time must be ISO 8601 times with an offset")
+        if _time(entity["start_time"]) >= _time(entity["end_time"]):
+            raise _invalid("end_time must be after start_time")
+        given = entity.get("services")
+        services = [_id_of(one) for one in given] if isinstance(given, list) else []
+        if not services:
+            raise _invalid("Services can't be empty")
+        if any(self._account.find(SERVICES, service) is None for service in services):
+            raise RestError(400, 5002, "Service Not Found")
+        return {
+            "start_time": entity["start_time"],
+            "end_time": entity["end_time"],
+            "description": _text(entity, "description") or "",
+            "services": services,
+        }
+
+    def _create_window(self, request: Request) -> Answer:
+        user = self._requester(request)
+        window = {
+            "id": new_id("P"),
+            "sequence_number": len(self._account.all(WINDOWS)) + 1,
+            "created_by": user,
+            **self._window_fields(self._entity(request, "maintenance_window")),
+        }
+        self._account.put(WINDOWS, window)
+        shown = self._shapes.maintenance_window(window)
+        return _ok("maintenance_window", shown, status=201)
+
+    def _update_window(self, request: Request, identity: str) -> Answer:
+        old = self._found(WINDOWS, identity)
+        shown = self._shapes.maintenance_window(old)
+        entity = {**shown, **self._entity(request, "maintenance_window")}
+        window = {**old, **self._window_fields(entity)}
+        self._account.put(WINDOWS, window)
+        return _ok("maintenance_window", self._shapes.maintenance_window(window))
+
+    def _delete_window(self, _request: Request, identity: str) -> Answer:
+        window = self._found(WINDOWS, identity)
+        phases = self._phases(window)
+        if "past" in phases:
+            raise RestError(405, 2001, "Maintenance windows that have ended can't be deleted")
+        if "ongoing" in phases:
+            # One that has begun ends now and stays on record.
+            self._account.put(WINDOWS, {**window, "end_time": self._account.now()})
+        else:
+            self._account.remove(WINDOWS, identity)
+        return Answer(status=204, body=None)
 
     # Services and integrations
 

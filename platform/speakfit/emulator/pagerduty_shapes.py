@@ -7,17 +7,20 @@ their values.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from speakfit.emulator.pagerduty_account import (
     ESCALATION_POLICIES,
     INCIDENTS,
     INTEGRATIONS,
+    SCHEDULES,
     SERVICES,
     USERS,
     Document,
     PagerDutyAccount,
 )
+from speakfit.emulator.pagerduty_schedules import first_on_call
 
 _WORDS = {
     "trigger": "Triggered",
@@ -58,6 +61,13 @@ class Shapes:
         found = self._account.find(USERS, identity) or {"name": "Removed user"}
         return self.reference("user", identity, found["name"])
 
+    def target_reference(self, identity: str) -> Document:
+        """Whom an escalation rule names: a schedule or a user."""
+        schedule = self._account.find(SCHEDULES, identity)
+        if schedule is not None:
+            return self.reference("schedule", identity, schedule["name"])
+        return self.user_reference(identity)
+
     def policy_reference(self, identity: str) -> Document:
         """An escalation policy by id."""
         found = self._account.find(ESCALATION_POLICIES, identity) or {"name": "Removed policy"}
@@ -93,7 +103,7 @@ class Shapes:
             {
                 "id": rule["id"],
                 "escalation_delay_in_minutes": rule["escalation_delay_in_minutes"],
-                "targets": [self.user_reference(one) for one in rule["targets"]],
+                "targets": [self.target_reference(one) for one in rule["targets"]],
             }
             for rule in policy["rules"]
         ]
@@ -114,20 +124,60 @@ class Shapes:
         }
 
     def on_calls(self) -> list[Document]:
-        """Who is on call: the users of every rule of every escalation policy, always."""
+        """Who is on call now, for every level of every escalation policy."""
         return [
             {
-                "user": self.user_reference(user),
-                "schedule": None,
+                "user": self.user_reference(shift.user),
+                "schedule": self.target_reference(shift.schedule) if shift.schedule else None,
                 "escalation_policy": self.policy_reference(policy["id"]),
-                "escalation_level": level,
-                "start": None,
-                "end": None,
+                "escalation_level": shift.level,
+                "start": _stamp(shift.start),
+                "end": _stamp(shift.end),
             }
             for policy in self._account.all(ESCALATION_POLICIES)
-            for level, rule in enumerate(policy["rules"], start=1)
-            for user in rule["targets"]
+            for shift in self._account.on_call(policy["id"])
         ]
+
+    def schedule(self, schedule: Mapping[str, Any]) -> Document:
+        """One schedule; entries are not rendered."""
+        policies = [
+            self.policy_reference(one["id"])
+            for one in self._account.all(ESCALATION_POLICIES)
+            if any(schedule["id"] in rule["targets"] for rule in one["rules"])
+        ]
+        users = dict.fromkeys(user for layer in schedule["layers"] for user in layer["users"])
+        return {
+            **self._object("schedule", "schedules", schedule, schedule["name"]),
+            "name": schedule["name"],
+            "description": schedule["description"],
+            "time_zone": schedule["time_zone"],
+            "escalation_policies": policies,
+            "users": [self.user_reference(user) for user in users],
+            "teams": [],
+            "schedule_layers": [
+                {
+                    **layer,
+                    "users": [{"user": self.user_reference(user)} for user in layer["users"]],
+                    "restrictions": [],
+                }
+                for layer in schedule["layers"]
+            ],
+        }
+
+    def maintenance_window(self, window: Mapping[str, Any]) -> Document:
+        """One maintenance window."""
+        services = (self._account.find(SERVICES, one) for one in window["services"])
+        summary = window["description"] or "Maintenance"
+        return {
+            **self._object("maintenance_window", "maintenance_windows", window, summary),
+            "sequence_number": window["sequence_number"],
+            "start_time": window["start_time"],
+            "end_time": window["end_time"],
+            "description": window["description"],
+            "services": [self.service_reference(one["id"], one["name"]) for one in services if one],
+            "teams": [],
+            "created_by": self.user_reference(window["created_by"]),
+        }
 
     def integration(self, integration: Mapping[str, Any]) -> Document:
         """One integration with its key, as PagerDuty shows it to those with a token."""
@@ -165,7 +215,11 @@ class Shapes:
             "name": service["name"],
             "description": service["description"],
             "created_at": service["created_at"],
-            "status": _service_status(service, {one["status"] for one in incidents}),
+            "status": _service_status(
+                service,
+                {one["status"] for one in incidents},
+                in_maintenance=self._account.in_maintenance(identity),
+            ),
             "last_incident_timestamp": incidents[-1]["created_at"] if incidents else None,
             "alert_creation": "create_alerts_and_incidents",
             "acknowledgement_timeout": service.get("acknowledgement_timeout"),
@@ -185,7 +239,7 @@ class Shapes:
         service = self.service_reference(incident["service"], incident["service_name"])
         alerts = 0 if incident["integration"] is None else 1
         policy = (self._account.find(SERVICES, incident["service"]) or {}).get("escalation_policy")
-        assigned = self._on_call(policy) if policy and not resolved else []
+        assigned = first_on_call(self._account.on_call(policy)) if policy and not resolved else []
         first = incident["log"][0]["id"]
         return {
             **self._object("incident", "incidents", incident, f"[#{incident['number']}] {title}"),
@@ -230,10 +284,6 @@ class Shapes:
             "resolved_at": incident["resolved_at"],
             "urgency": incident["urgency"],
         }
-
-    def _on_call(self, policy: str) -> list[str]:
-        found = self._account.find(ESCALATION_POLICIES, policy)
-        return list(found["rules"][0]["targets"]) if found else []
 
     def _agent(self, incident: Mapping[str, Any], entry: Mapping[str, Any]) -> Document:
         if entry.get("user"):
@@ -380,9 +430,17 @@ def _last_change(incident: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((entry for entry in entries if entry["action"] == wanted), entries[0])
 
 
-def _service_status(service: Mapping[str, Any], incidents: set[str]) -> str:
+def _stamp(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _service_status(
+    service: Mapping[str, Any], incidents: set[str], *, in_maintenance: bool
+) -> str:
     if service["status"] == "disabled":
         return "disabled"
+    if in_maintenance:
+        return "maintenance"
     if "triggered" in incidents:
         return "critical"
     return "warning" if "acknowledged" in incidents else "active"

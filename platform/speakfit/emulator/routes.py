@@ -129,6 +129,13 @@ ROUTES: tuple[Route, ...] = (
         struct_pb2.Struct,
         lambda backend, _request: backend.clock_answer(),
     ),
+    _built(
+        "speakfit.emulator.v1.NotificationChannels/SendTestNotification",
+        "POST /emulator/v1/{name=projects/*/notificationChannels/*}:sendTestNotification",
+        "GetNotificationChannelRequest",
+        struct_pb2.Struct,
+        lambda backend, request: backend.channels.send_test(request),
+    ),
     # MetricService
     _built(
         "MetricService/CreateTimeSeries",

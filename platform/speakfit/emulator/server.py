@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -173,6 +174,9 @@ class Emulator:
                 client_url=f"{self.http_url}/",
                 notify=self.notifier.wake,
             )
+        self.backend.channels.notify = (
+            self.notifier.wake if self._threads else partial(self.notifier.deliver, patient=False)
+        )
         self.evaluator = Evaluator(
             backend=self.backend,
             period=options.evaluation_period,

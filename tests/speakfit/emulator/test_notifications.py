@@ -14,7 +14,8 @@ import pytest
 from google.api_core.exceptions import InvalidArgument
 
 from speakfit.emulator.delivery import MailServer
-from speakfit.errors import SettingsError
+from speakfit.errors import SettingsError, TargetError
+from speakfit.target import Target, TargetKind, send_test_notification
 from tests.speakfit.emulator.bench import PROJECT, Bench
 from tests.speakfit.emulator.hook import Hook, serving
 
@@ -176,3 +177,34 @@ def test_a_mail_server_that_cannot_be_read_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="mail server"):
         MailServer.parse(url)
     assert MailServer.parse("smtps://me:p%40ss@mail.test").password == "p@ss"
+
+
+def test_a_test_notification_goes_through_the_very_channel_and_says_that_it_is_one(
+    bench: Bench, hook: Hook
+) -> None:
+    pager = bench.pagerduty_channel()
+    target = Target(
+        kind=TargetKind.EMULATOR, project="speakfit-test", host=bench.emulator.grpc_address
+    )
+    incident = send_test_notification(target, pager.name)
+    (page,) = bench.pages()
+    assert (page.dedup_key, page.service, page.severity) == (incident, "SpeakFit critical", "info")
+    assert "no action needed" in page.title
+    channel = bench.channels.create_notification_channel(
+        name=PROJECT,
+        notification_channel={"type": "webhook_tokenauth", "labels": {"url": hook.url}},
+    )
+    status, answer = bench.http("POST", f"/emulator/v1/{channel.name}:sendTestNotification")
+    assert status == 200
+    (_path, _authorization, body) = hook.got[0]
+    assert (body["version"], body["incident"]["state"]) == ("test", "OPEN")
+    assert body["incident"]["incident_id"] == answer["incidentId"]
+    channel.enabled = False
+    bench.channels.update_notification_channel(notification_channel=channel)
+    with pytest.raises(TargetError, match="is disabled"):
+        send_test_notification(target, channel.name)
+    sms = bench.channels.create_notification_channel(
+        name=PROJECT, notification_channel={"type": "sms", "labels": {"number": "+15550100"}}
+    )
+    with pytest.raises(TargetError, match="not delivered here"):
+        send_test_notification(target, sms.name)

@@ -6,7 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -171,6 +171,121 @@ def test_a_service_that_is_made_gets_a_key_that_events_accept_also_after_a_resta
             "SpeakFit critical",
             "SpeakFit warning",
         ]
+
+
+def _layer(start: datetime, end: datetime, *users: str) -> dict[str, Any]:
+    """A rotation of an hour each."""
+    return {
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "rotation_virtual_start": start.isoformat(),
+        "rotation_turn_length_seconds": 3_600,
+        "users": [{"user": {"id": user, "type": "user_reference"}} for user in users],
+    }
+
+
+def test_the_first_level_with_somebody_on_call_gets_the_incident_and_with_nobody_there_is_none(
+    bench: Bench,
+) -> None:
+    with _events(bench) as events, _api(bench) as api:
+        ada, ben = (
+            api.rpost("users", json={"name": name, "email": f"{name}@x.test"})["id"]
+            for name in ("Ada", "Ben")
+        )
+        hour = timedelta(hours=1)
+        schedule = api.rpost(
+            "schedules",
+            json={
+                "name": "Office",
+                "time_zone": "Etc/UTC",
+                "schedule_layers": [_layer(NOON, NOON + 3 * hour, ada, ben)],
+            },
+        )
+        later = api.rpost(
+            "schedules",
+            json={
+                "name": "Evening",
+                "time_zone": "Etc/UTC",
+                "schedule_layers": [_layer(NOON - hour, NOON + 4 * hour, ben)],
+            },
+        )
+        policy = api.find("escalation_policies", "Default")
+        api.rput(
+            policy,
+            json={
+                "escalation_rules": [
+                    {"targets": [{"id": one["id"], "type": "schedule_reference"}]}
+                    for one in (schedule, later)
+                ]
+            },
+        )
+
+        def on_call() -> list[tuple[str, int, str]]:
+            wish = {"escalation_policy_ids": [policy["id"]]}
+            return [
+                (one["user"]["summary"], one["escalation_level"], one["schedule"]["summary"])
+                for one in api.iter_all("oncalls", params=wish)
+            ]
+
+        def assigned(key: str) -> list[str] | None:
+            events.trigger("Down", "api", dedup_key=key)
+            found = api.list_all("incidents", params={"incident_key": key})
+            if not found:
+                return None
+            return [one["assignee"]["summary"] for one in found[0]["assignments"]]
+
+        assert on_call() == [("Ada", 1, "Office"), ("Ben", 2, "Evening")]
+        assert assigned("first hour") == ["Ada"]
+        bench.clock.advance(hour)
+        (turn,) = api.list_all("oncalls", params={"schedule_ids": [schedule["id"]]})
+        assert (turn["start"], turn["end"]) == ("2026-01-05T13:00:00Z", "2026-01-05T14:00:00Z")
+        assert assigned("second hour") == ["Ben"]
+        bench.clock.advance(2 * hour)
+        assert on_call() == [("Ben", 2, "Evening")]
+        assert assigned("the second level") == ["Ben"]
+        bench.clock.advance(hour)
+        assert on_call() == []
+        assert assigned("nobody") is None
+        for place in (f"schedules/{schedule['id']}", f"users/{ada}"):
+            with pytest.raises(pdpyras.PDHTTPError) as error:
+                api.rdelete(place)
+            assert _refused(error)[0] == 400
+
+
+def test_a_service_in_maintenance_takes_events_and_opens_nothing(bench: Bench) -> None:
+    with _events(bench) as events, _api(bench) as api:
+        service = api.find("services", "SpeakFit critical")
+        window = api.rpost(
+            "maintenance_windows",
+            json={
+                "type": "maintenance_window",
+                "start_time": (NOON + timedelta(hours=1)).isoformat(),
+                "end_time": (NOON + timedelta(hours=2)).isoformat(),
+                "description": "Move",
+                "services": [{"id": service["id"], "type": "service_reference"}],
+            },
+        )
+
+        def count(phase: str) -> int:
+            wish = {"filter": phase, "service_ids": [service["id"]]}
+            return len(api.list_all("maintenance_windows", params=wish))
+
+        assert [count(one) for one in ("future", "ongoing", "open", "past", "all")] == [
+            1, 0, 1, 0, 1,
+        ]  # fmt: skip
+        bench.clock.advance(timedelta(hours=1))
+        assert [count(one) for one in ("future", "ongoing", "open", "past")] == [0, 1, 1, 0]
+        assert api.rget(service)["status"] == "maintenance"
+        events.trigger("Down", "api")
+        assert api.list_all("incidents") == []
+        api.rdelete(window)
+        assert api.rget(window)["end_time"] == "2026-01-05T13:00:00Z"
+        assert (count("past"), api.rget(service)["status"]) == (1, "active")
+        with pytest.raises(pdpyras.PDHTTPError) as error:
+            api.rdelete(window)
+        assert _refused(error)[0] == 405
+        events.trigger("Down", "api")
+        assert len(api.list_all("incidents")) == 1
 
 
 def test_lists_are_filtered_by_status_service_urgency_and_time_and_come_in_pages(
@@ -350,6 +465,17 @@ BAD_BODIES: list[tuple[str, str, object]] = [
         "POST",
         "/escalation_policies",
         {"escalation_policy": {"name": "new", "escalation_rules": [{"targets": [{"id": "X"}]}]}},
+    ),
+    ("POST", "/schedules", {"schedule": {"name": "x", "time_zone": "Etc/UTC"}}),
+    (
+        "POST",
+        "/schedules",
+        {"schedule": {"name": "x", "time_zone": "Etc/UTC", "schedule_layers": [{"start": "now"}]}},
+    ),
+    (
+        "POST",
+        "/maintenance_windows",
+        {"maintenance_window": {"start_time": "2026-01-05T12:00:00Z", "end_time": "noon"}},
     ),
     ("PUT", "/incidents", {"incidents": []}),
     ("PUT", "/incidents", {"incidents": [7]}),

@@ -89,6 +89,7 @@ def _call(
 
 
 IDENTITY = st.fixed_dictionaries({"id": st.sampled_from(["SERVICE", "POLICY", "USER"]) | VALUES})
+MOMENTS = st.sampled_from(["2026-01-05T12:00:00Z", "2026-01-05T13:00:00+01:00", "2026-01-05"])
 ENTITY = st.fixed_dictionaries(
     {},
     optional={
@@ -106,6 +107,10 @@ ENTITY = st.fixed_dictionaries(
         "escalation_rules": st.lists(_like("targets", "escalation_delay_in_minutes"), max_size=2)
         | VALUES,
         "num_loops": VALUES,
+        "schedule_layers": st.lists(_like("users", "start", "end"), max_size=2) | VALUES,
+        "start_time": MOMENTS | VALUES,
+        "end_time": MOMENTS | VALUES,
+        "services": st.lists(IDENTITY | VALUES, max_size=2) | VALUES,
     },
 )
 KINDS = {
@@ -115,6 +120,8 @@ KINDS = {
     "incident": "incidents",
     "integration": "services/SERVICE/integrations",
     "note": "incidents/INCIDENT/notes",
+    "schedule": "schedules",
+    "maintenance_window": "maintenance_windows",
 }
 QUERY = st.lists(
     st.tuples(
@@ -178,5 +185,13 @@ def test_any_rest_call_is_answered_as_documented(calls: list[Any]) -> None:
         assert answer.status in (200, 201, 204, 400, 404)
         if answer.status >= 400:
             assert {"message", "code"} <= answer.body["error"].keys()
-    for kind in ("services", "users", "escalation_policies", "incidents", "oncalls"):
+    for kind in (
+        "services",
+        "users",
+        "escalation_policies",
+        "incidents",
+        "oncalls",
+        "schedules",
+        "maintenance_windows",
+    ):
         assert _call(pagerduty, "GET", kind, None).status == 200
