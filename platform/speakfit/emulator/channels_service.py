@@ -305,7 +305,7 @@ class ChannelsService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project, request.filter, request.order_by),
+            about=(self._store.identity, _COLLECTION, project, request.filter, request.order_by),
         )
         return _ListResponse(
             notification_channels=[mine[index] for index in kept[window]],
@@ -457,7 +457,7 @@ class ChannelsService:
             len(kinds),
             size=request.page_size,
             token=request.page_token,
-            about=("channelDescriptors", project),
+            about=(self._store.identity, "channelDescriptors", project),
         )
         return _ListDescriptorsResponse(
             channel_descriptors=[self._described(project, kind) for kind in kinds[window]],

@@ -186,7 +186,7 @@ class DashboardsService:
             len(mine),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project),
+            about=(self._store.identity, _COLLECTION, project),
         )
         return _ListResponse(dashboards=mine[window], next_page_token=token)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from speakfit.emulator.server import Emulator
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-_MAX_BODY = 8 * 1_024 * 1_024
+MAX_BODY = 8 * 1_024 * 1_024
+"""Bytes of a request, on both wires."""
+
 _PAGERDUTY_ROOTS = (
     "incidents",
     "services",
@@ -41,7 +43,7 @@ async def _body(request: Request) -> bytes | None:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > _MAX_BODY:
+        if size > MAX_BODY:
             return None
         parts.append(part)
     return b"".join(parts)
@@ -61,16 +63,15 @@ def _pagerduty_response(answer: PagerDutyAnswer) -> Response:
 
 
 def http_app(emulator: Emulator) -> Starlette:
-    """The ASGI application of one emulator."""
-    backend, pagerduty = emulator.backend, emulator.pagerduty
+    """The ASGI application of one emulator, whose parts a reset replaces."""
 
     async def monitoring(request: Request) -> Response:
         raw = await _body(request)
         if raw is None:
-            return _error(400, "INVALID_ARGUMENT", f"The body is larger than {_MAX_BODY} bytes.")
+            return _error(400, "INVALID_ARGUMENT", f"The body is larger than {MAX_BODY} bytes.")
         status, answer = await run_in_threadpool(
             rest_front.answer,
-            backend,
+            emulator.backend,
             method=request.method,
             path=request.url.path,
             query=request.query_params.multi_items(),
@@ -80,9 +81,9 @@ def http_app(emulator: Emulator) -> Starlette:
 
     async def enqueue(request: Request) -> Response:
         raw = await _body(request)
-        call: Any = pagerduty.enqueue
+        call: Any = emulator.pagerduty.enqueue
         if request.url.path.startswith("/v2/change"):
-            call = pagerduty.enqueue_change
+            call = emulator.pagerduty.enqueue_change
         return _pagerduty_response(await run_in_threadpool(call, raw))
 
     async def pagerduty_rest(request: Request) -> Response:
@@ -93,13 +94,13 @@ def http_app(emulator: Emulator) -> Starlette:
             headers=dict(request.headers),
             body=await _body(request),
         )
-        return _pagerduty_response(await run_in_threadpool(pagerduty.answer, asked))
+        return _pagerduty_response(await run_in_threadpool(emulator.pagerduty.answer, asked))
 
     def incidents(_request: Request) -> Response:
         return JSONResponse({"incidents": emulator.incidents()})
 
     def verification_codes(_request: Request) -> Response:
-        return JSONResponse({"verificationCodes": backend.channels.verification_codes()})
+        return JSONResponse({"verificationCodes": emulator.backend.channels.verification_codes()})
 
     async def advance(request: Request) -> Response:
         raw = await _body(request)

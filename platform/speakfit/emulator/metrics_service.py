@@ -395,7 +395,13 @@ class MetricsService:
             size=request.page_size,
             token=request.page_token,
             limit=10_000,
-            about=("metricDescriptors", project, request.filter, str(request.active_only)),
+            about=(
+                self._store.identity,
+                "metricDescriptors",
+                project,
+                request.filter,
+                str(request.active_only),
+            ),
         )
         return _ListMetricDescriptorsResponse(
             metric_descriptors=found[window], next_page_token=token
@@ -424,7 +430,7 @@ class MetricsService:
             len(found),
             size=request.page_size,
             token=request.page_token,
-            about=("resourceDescriptors", project, request.filter),
+            about=(self._store.identity, "resourceDescriptors", project, request.filter),
         )
         return _ListResourceDescriptorsResponse(
             resource_descriptors=[item.descriptor(project) for item in found[window]],
@@ -905,7 +911,12 @@ class MetricsService:
             size=request.page_size,
             token=request.page_token,
             limit=_MAX_PAGE,
-            about=("timeSeries", project, json_format.MessageToJson(_without_page(request))),
+            about=(
+                self._store.identity,
+                "timeSeries",
+                project,
+                json_format.MessageToJson(_without_page(request)),
+            ),
         )
         offset = 0
         for row, size in zip(rows, sizes, strict=True):

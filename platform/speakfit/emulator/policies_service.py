@@ -222,7 +222,7 @@ class PoliciesService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project, request.filter, request.order_by),
+            about=(self._store.identity, _COLLECTION, project, request.filter, request.order_by),
         )
         return _ListResponse(
             alert_policies=[mine[index] for index in kept[window]],
