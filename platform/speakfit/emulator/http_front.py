@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -38,7 +40,31 @@ _PAGERDUTY_ROOTS = (
 
 
 async def _body(request: Request) -> bytes | None:
-    """The request's body, or None when it is larger than any call needs."""
+    """The request's body, unpacked, or None when it is larger than any call needs.
+
+    InvalidArgument for an encoding other than gzip, the one that Google's APIs document, and for
+    bytes that are not what they are said to be.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip"):
+        raise InvalidArgument(f"The content encoding {encoding[:32]} is not supported.")
+    raw = await _read(request)
+    if not raw or encoding != "gzip":
+        return raw
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        # One byte more than allowed is enough to know that there is more.
+        unpacked = unpacker.decompress(raw, MAX_BODY + 1)
+    except zlib.error as error:
+        raise InvalidArgument("The body is not gzip.") from error
+    if len(unpacked) > MAX_BODY:
+        return None
+    if not unpacker.eof:
+        raise InvalidArgument("The body is not gzip.")
+    return unpacked
+
+
+async def _read(request: Request) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -50,9 +76,8 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _error(status: int, code: str, text: str) -> JSONResponse:
-    return JSONResponse(
-        {"error": {"code": status, "message": text, "status": code}}, status_code=status
-    )
+    error = {"code": status, "message": text, "status": code}
+    return JSONResponse({"error": error}, status_code=status)
 
 
 def _pagerduty_response(answer: PagerDutyAnswer) -> Response:
@@ -130,12 +155,21 @@ def http_app(emulator: Emulator) -> Starlette:
         failure = failure_of(error, where="HTTP")
         return _error(failure.http_status, failure.code, failure.text)
 
+    def unrouted(_request: Request, error: Exception) -> Response:
+        # A verb that no call of a path knows.
+        status = getattr(error, "status_code", 404)
+        return _error(status, "NOT_FOUND", "No such method.")
+
     def gone(_request: Request, _error: Exception) -> Response:
         # The client left in the middle of its request; nobody reads this.
         return Response(status_code=400)
 
     return Starlette(
-        exception_handlers={WireError: refused, ClientDisconnect: gone},
+        exception_handlers={
+            WireError: refused,
+            HTTPException: unrouted,
+            ClientDisconnect: gone,
+        },
         routes=[
             Route("/", console),
             Route("/readyz", ready),
