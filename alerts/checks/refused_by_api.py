@@ -49,24 +49,24 @@ def check(candidate: Candidate, around: Surroundings) -> Iterator[Hit]:
         refusal = _refusal(body, candidate.metrics, guess, unknown)
         if refusal is None:
             return
-        if PLACEHOLDER in refusal:
+        if PLACEHOLDER in refusal.what:
             # Whatever is filled in there, it is not this.
             return
         refusals.append(refusal)
         if not unknown:
             break
     # Several undeclared metrics may be of different kinds, which one guess for all cannot try.
-    if len(unknown) > 1 and len(set(refusals)) > 1:
+    if len(unknown) > 1 and len({one.what for one in refusals}) > 1:
         return
     # The guesses that come furthest are few, and the field they fail at is the one to tell.
     fields = Counter(map(_path, refusals))
     refusal = min(refusals, key=lambda one: fields[_path(one)])
-    yield Hit(path=_path(refusal), text=f"Cloud Monitoring refuses it: {refusal}")
+    yield Hit(path=_path(refusal), text=f"Cloud Monitoring refuses it: {refusal.what}")
 
 
 def _refusal(
     body: Any, metrics: Mapping[str, MetricFacts], guess: Descriptor, unknown: set[str]
-) -> str | None:
+) -> WireError | None:
     def lookup(name: str) -> Descriptor:
         facts = metrics.get(name)
         if facts is None or facts.kind is None or facts.value_type is None:
@@ -79,7 +79,7 @@ def _refusal(
             body, descriptors=lookup, resource_types=POLICY_RESOURCES, objectives=_any_objective
         )
     except WireError as error:
-        return error.what
+        return error
     return None
 
 
@@ -103,9 +103,9 @@ def _filled(value: Any, name: str = "") -> Any:
     return _ACCEPTABLE.get(name, without_placeholders(value))
 
 
-def _path(refusal: str) -> Path:
-    """The field that a refusal names, in the spelling of JSON."""
-    found = _FIELD.search(refusal)
+def _path(refusal: WireError) -> Path:
+    """The field that a refusal is about, in the spelling of JSON."""
+    found = _FIELD.search(refusal.where or refusal.what)
     path: list[str | int] = []
     for name, index in _PART.findall(found[1] if found else ""):
         path.append(int(index) if index else re.sub("_([a-z])", lambda one: one[1].upper(), name))

@@ -167,9 +167,12 @@ class InvalidArgument(WireError):
     http_status = 400
 
     @classmethod
-    def of_field(cls, field: str, value: object, rule: str) -> InvalidArgument:
-        """Google's usual form: Field X had an invalid value of "V": RULE."""
-        return cls(f'Field {field} had an invalid value of "{value}": {rule}')
+    def of_field(cls, field: str, value: object, rule: str, *, where: str = "") -> InvalidArgument:
+        """Google's usual form: Field X had an invalid value of "V": RULE.
+
+        Where Google's name of the field does not lead to it, `where` does; callers never see it.
+        """
+        return cls(f'Field {field} had an invalid value of "{value}": {rule}', where=where)
 
 
 class NotFound(WireError):

@@ -57,12 +57,16 @@ def metrics_table() -> str:
 
 
 def fidelity_table() -> str:
-    """One row a rule of the engine: what it says, who says so, how sure we are, its test."""
+    """One row a rule of engine and emulator: what, who says so, how sure we are, its test."""
+    from speakfit.emulator.rules import EMULATOR_RULES
     from speakfit.engine.rules import RULES
 
     return _table(
         ("rule", "status", "source", "test"),
-        [(rule.text, str(rule.status), rule.citation, f"`{rule.test}`") for rule in RULES],
+        [
+            (rule.text, str(rule.status), rule.citation, f"`{rule.test}`")
+            for rule in (*RULES, *EMULATOR_RULES)
+        ],
     )
 
 

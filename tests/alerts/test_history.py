@@ -38,7 +38,7 @@ POINTS = 40
 ENDS = START + np.arange(1, POINTS + 1) * EXPORT
 ENDS[20:] += 123_456_789
 """An exporter is never quite regular."""
-OTHER = "custom.googleapis.com/test/"
+OTHER = "workload.googleapis.com/test/"
 
 
 def key(name: str, **labels: str) -> SeriesKey:
@@ -102,7 +102,7 @@ NUMBERS = [
         kind=MetricKind.CUMULATIVE,
         value_type=ValueType.INT64,
         # A restart: the counter begins anew.
-        start_ns=np.where(COUNTING < 25, START, ENDS[24] + 1),
+        start_ns=np.where(COUNTING < 25, START, ENDS[24] + 1_000_000),
         end_ns=ENDS,
         values=np.where(COUNTING < 25, COUNTING, COUNTING - 25),
     ),

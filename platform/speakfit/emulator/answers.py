@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf import json_format
+
 from speakfit.errors import InvalidArgument, WireError
 
 _LOG = logging.getLogger("speakfit.emulator")
@@ -56,5 +58,9 @@ def failure_of(error: Exception, *, where: str) -> Failure:
             text=error.what,
             details=getattr(error, "details", ()),
         )
+    if isinstance(error, json_format.SerializeToJsonError):
+        # What JSON cannot say came over gRPC; whatever is stored was checked when it was written.
+        text = "A duration or a timestamp is out of range."
+        return Failure(code="INVALID_ARGUMENT", http_status=400, text=text)
     _LOG.error("%s failed unexpectedly", where, exc_info=error)
     return Failure(code="INTERNAL", http_status=500, text="Internal error encountered.")

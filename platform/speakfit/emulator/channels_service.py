@@ -124,6 +124,7 @@ def obfuscated(secret: str) -> str:
     return "*" * 12 + kept
 
 
+_PHONE_NUMBER = re.compile(r"\+?[0-9][0-9 ()-]*")
 _MAIL_ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
 
@@ -218,8 +219,7 @@ class ChannelsService:
         for label in kind.required:
             if not channel.labels.get(label):
                 raise InvalidArgument(
-                    "Field notification_channel.labels had an invalid value: the label "
-                    f'"{label}" is required for channels of type "{kind.type}".'
+                    f"Request was missing field notification_channel.labels[{label}]."
                 )
         if kind.type.startswith("webhook") and not _web_address(channel.labels["url"]):
             raise InvalidArgument(
@@ -231,11 +231,18 @@ class ChannelsService:
                 "Field notification_channel.labels had an invalid value: the label "
                 '"email_address" must be an e-mail address.'
             )
-        for label in channel.labels:
-            if label not in kind.required and label not in kind.optional:
+        if kind.type == "sms" and not _PHONE_NUMBER.fullmatch(channel.labels["number"]):
+            raise InvalidArgument.of_field(
+                "labels[number]", channel.labels["number"], "Phone number is not valid"
+            )
+        known = (*kind.required, *kind.optional)
+        for label in sorted(channel.labels):
+            if label not in known:
+                keys = ", ".join(f'"{key}"' for key in known)
                 raise InvalidArgument(
-                    "Field notification_channel.labels had an invalid value: the label "
-                    f'"{label}" is unknown for channels of type "{kind.type}".'
+                    f"Field \"notification_channel.labels['{label}']\" is not allowed; labels "
+                    "must conform to the channel type's descriptor; permissible label keys for "
+                    f'"{kind.type}" are: {{{keys}}}.'
                 )
         for field, limit in (
             ("display_name", _MAX_DISPLAY_NAME),
@@ -276,6 +283,12 @@ class ChannelsService:
         project = project_of(request.name)
         channel = _Channel()
         channel.CopyFrom(request.notification_channel)
+        if channel.name:
+            raise InvalidArgument.of_field(
+                "notification_channel.name.channel_id_part",
+                channel.name.rpartition("/")[2],
+                "Field must be empty.",
+            )
         channel.ClearField("verification_status")
         channel.ClearField("mutation_records")
         self._check(channel)
@@ -308,7 +321,7 @@ class ChannelsService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project, request.filter, request.order_by),
+            about=(self._store.identity, _COLLECTION, project, request.filter, request.order_by),
         )
         return _ListResponse(
             notification_channels=[mine[index] for index in kept[window]],
@@ -491,7 +504,7 @@ class ChannelsService:
             len(kinds),
             size=request.page_size,
             token=request.page_token,
-            about=("channelDescriptors", project),
+            about=(self._store.identity, "channelDescriptors", project),
         )
         return _ListDescriptorsResponse(
             channel_descriptors=[self._described(project, kind) for kind in kinds[window]],

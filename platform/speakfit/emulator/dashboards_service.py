@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from google.cloud import monitoring_dashboard_v1
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, json_format
 
 from speakfit.emulator.listing import page
 from speakfit.emulator.naming import check_name, project_of
@@ -115,6 +115,8 @@ class DashboardsService:
 
     @staticmethod
     def _check(dashboard: Any) -> None:
+        # What JSON cannot say could be stored over gRPC and never be read over REST.
+        json_format.MessageToDict(dashboard)
         if not dashboard.display_name:
             raise _wrong("displayName", "must be set.")
         if len(dashboard.labels) > _MAX_LABELS:
@@ -186,7 +188,7 @@ class DashboardsService:
             len(mine),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project),
+            about=(self._store.identity, _COLLECTION, project),
         )
         return _ListResponse(dashboards=mine[window], next_page_token=token)
 

@@ -35,7 +35,7 @@ def _abort(context: Any, failure: Failure) -> None:
 
 
 def _implementation(
-    route: Route, backend: Backend, gate: threading.Semaphore
+    route: Route, backend: Callable[[], Backend], gate: threading.Semaphore
 ) -> Callable[[bytes, Any], Any]:
     def call(raw: bytes, context: Any) -> Any:
         try:
@@ -48,7 +48,7 @@ def _implementation(
                         request = route.request.FromString(raw)
                     except DecodeError as error:
                         raise InvalidArgument("The request could not be parsed.") from error
-                return route.answer(backend, request)
+                return route.answer(backend(), request)
         except Exception as error:
             failure = failure_of(error, where=route.rpc)
         _abort(context, failure)
@@ -60,7 +60,8 @@ def _implementation(
 class RouteTableHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
     """Finds the route of a gRPC method; an unknown method is UNIMPLEMENTED by gRPC itself."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Callable[[], Backend]) -> None:
+        """`backend` is asked for at every call, because a reset replaces it."""
         gate = threading.Semaphore(_WORKING)
         self._methods = {
             f"/{route.rpc}": grpc.unary_unary_rpc_method_handler(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from speakfit.engine.filters import matcher
 from speakfit.errors import InvalidArgument
 
 _DEFAULT_PAGE = 1_000
@@ -38,7 +39,7 @@ def _at(value: dict[str, Any], path: Sequence[str]) -> Any:
     """What a path finds in a resource given as a snake_case dict; None when absent."""
     found: Any = value
     for index, part in enumerate(path):
-        if isinstance(found, list) and part == "size":
+        if isinstance(found, (list, str)) and part == "size":
             return len(found)
         if not isinstance(found, dict):
             return None
@@ -215,10 +216,7 @@ class _Parser:
 
 
 def _full_match(value: str, pattern: str) -> bool:
-    try:
-        return re.fullmatch(pattern, value) is not None
-    except re.error as error:
-        raise InvalidArgument(f'Invalid regular expression "{pattern}": {error}.') from error
+    return matcher(pattern).fullmatch(value) is not None
 
 
 _FUNCTIONS: dict[str, Callable[[str, str], bool]] = {

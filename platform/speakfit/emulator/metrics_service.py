@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -23,7 +24,7 @@ from google.rpc import status_pb2
 from speakfit.clock import Clock, from_ns
 from speakfit.emulator.answers import NUMBERS, DetailedInvalidArgument
 from speakfit.emulator.listing import page
-from speakfit.emulator.naming import project_of
+from speakfit.emulator.naming import check_name, project_of
 from speakfit.emulator.points import (
     Batch,
     PointStore,
@@ -34,12 +35,22 @@ from speakfit.emulator.points import (
 from speakfit.emulator.resources import (
     RESOURCE_TYPES,
     USER_METRIC_RESOURCES,
+    ResourceType,
     complete_labels,
     resource_type,
 )
 from speakfit.emulator.store import Store
 from speakfit.emulator.system_metrics import USER_DOMAINS, is_system_metric
-from speakfit.engine.filters import Filter, parse_filter
+from speakfit.engine.align import Aligner
+from speakfit.engine.filters import (
+    All,
+    AnyOf,
+    Expression,
+    Filter,
+    Negation,
+    evaluate,
+    parse_filter,
+)
 from speakfit.engine.objectives import parse_selector
 from speakfit.engine.points import (
     Descriptor,
@@ -48,6 +59,13 @@ from speakfit.engine.points import (
     Series,
     SeriesKey,
     ValueType,
+)
+from speakfit.engine.reduce import (
+    Aggregation,
+    Reducer,
+    aggregate,
+    aggregated_type,
+    parse_aggregation,
 )
 from speakfit.errors import (
     InvalidArgument,
@@ -60,11 +78,14 @@ from speakfit.errors import (
 
 _MAX_SERIES = 200
 _MAX_LABELS = 30
+_MAX_PROMETHEUS_LABELS = 200
 _MAX_LABEL_KEY = 100
 _MAX_LABEL_VALUE = 1_024
 _MAX_BUCKETS = 200
 _MAX_PAGE = 100_000
-_MAX_DESCRIPTORS = {"custom": 10_000, "other": 25_000}
+_MAX_CUSTOM_DESCRIPTORS = 10_000
+_MAX_OTHER_DESCRIPTORS = 25_000
+_CUSTOM, _WORKLOAD, _EXTERNAL, _PROMETHEUS = USER_DOMAINS
 _SECOND = 1_000_000_000
 _LAST_NS = 2**62
 
@@ -81,6 +102,14 @@ _Summary = monitoring_v3.CreateTimeSeriesSummary.pb()
 
 _KINDS = metric_pb2.MetricDescriptor.MetricKind
 _VALUE_TYPES = metric_pb2.MetricDescriptor.ValueType
+_View = monitoring_v3.ListTimeSeriesRequest.TimeSeriesView
+_COUNTING = frozenset(
+    {
+        Aligner.ALIGN_COUNT, Aligner.ALIGN_COUNT_TRUE, Aligner.ALIGN_COUNT_FALSE,
+        Aligner.ALIGN_FRACTION_TRUE, Reducer.REDUCE_COUNT, Reducer.REDUCE_COUNT_TRUE,
+        Reducer.REDUCE_COUNT_FALSE, Reducer.REDUCE_FRACTION_TRUE,
+    }
+)  # fmt: skip
 _WRITTEN = {
     "bool_value": ValueType.BOOL,
     "int64_value": ValueType.INT64,
@@ -104,6 +133,8 @@ def _ns(span: timedelta) -> int:
 
 _SAMPLING_NS = _ns(timedelta(seconds=5))
 _OLDEST_NS = _ns(timedelta(hours=25))
+_BETWEEN_NS = _ns(timedelta(milliseconds=1))
+"""How far after the end of the last interval a new one must start (common.proto, TimeInterval)."""
 _NEWEST_NS = _ns(timedelta(minutes=5))
 
 
@@ -130,6 +161,16 @@ def _usable(ns: int) -> bool:
 
 def _slashes(ns: int) -> str:
     return from_ns(ns).strftime("%Y/%m/%d-%H:%M:%S.%f")[:-3]
+
+
+def _domain(metric_type: str) -> str:
+    """The part of a metric type that limits are counted by, with its slash."""
+    return metric_type.partition("/")[0] + "/"
+
+
+def _name_of(names: Any, number: int) -> str:
+    """An enum value by name; over gRPC a client may send a number that has none."""
+    return str(names.Name(number)) if number in names.values() else str(number)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -191,17 +232,21 @@ class MetricsService:
         self._points = points
         self._clock = clock
         self._descriptors: dict[tuple[str, str], Any] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        """How many descriptors a project has below each domain."""
         self._identities: dict[tuple[str, bool], dict[_Name, _Identity]] = {}
         self._load()
 
     def _load(self) -> None:
         self._descriptors.clear()
+        self._counts.clear()
         self._identities.clear()
         for name, body in self._store.documents("metricDescriptors"):
             project, _, metric_type = name.removeprefix("projects/").partition(
                 "/metricDescriptors/"
             )
             self._descriptors[project, metric_type] = metric_pb2.MetricDescriptor.FromString(body)
+            self._counts[project, _domain(metric_type)] += 1
 
     # Descriptors
 
@@ -233,6 +278,8 @@ class MetricsService:
         self._store.put(
             "metricDescriptors", descriptor.name, descriptor.SerializeToString(deterministic=True)
         )
+        if (project, descriptor.type) not in self._descriptors:
+            self._counts[project, _domain(descriptor.type)] += 1
         self._descriptors[project, descriptor.type] = descriptor
 
     def _check_type(self, metric_type: str, *, field: str) -> None:
@@ -252,19 +299,41 @@ class MetricsService:
             )
 
     @staticmethod
-    def _check_label_keys(keys: Sequence[str], *, field: str) -> None:
-        if len(keys) > _MAX_LABELS:
-            raise InvalidArgument.of_field(
-                field, len(keys), f"A metric can have at most {_MAX_LABELS} labels."
-            )
-        for key in keys:
-            if not _LABEL_KEY.fullmatch(key) or len(key) > _MAX_LABEL_KEY:
+    def _check_label_keys(keys: Iterable[str], *, field: str) -> None:
+        """`{}` in the field's name stands for the position of a label."""
+        for index, key in enumerate(keys):
+            if not _LABEL_KEY.fullmatch(key):
                 raise InvalidArgument.of_field(
-                    field,
-                    key,
-                    "A label key must start with a letter or an underscore, hold only letters, "
-                    f"digits and underscores, and have at most {_MAX_LABEL_KEY} characters.",
+                    field.format(index), key, "Label key contains invalid characters."
                 )
+            if len(key) > _MAX_LABEL_KEY:
+                raise InvalidArgument.of_field(
+                    field.format(index),
+                    key,
+                    f"Label key must not exceed {_MAX_LABEL_KEY} characters.",
+                )
+
+    @staticmethod
+    def _check_label_count(metric_type: str, count: int) -> None:
+        prometheus = metric_type.startswith(_PROMETHEUS)
+        limit = _MAX_PROMETHEUS_LABELS if prometheus else _MAX_LABELS
+        if count > limit:
+            raise InvalidArgument(
+                f"Field labels had an invalid value: When creating metric {metric_type}: the "
+                f"metric has more than {limit} labels."
+            )
+
+    @staticmethod
+    def _check_combination(field: str, metric_type: str, kind: str, value_type: str) -> None:
+        """Kinds and types that no user metric can have together (api/v3/kinds-and-types)."""
+        if value_type == ValueType.BOOL and kind != MetricKind.GAUGE:
+            raise InvalidArgument.of_field(
+                field, kind, "The value type BOOL can be used only if the metric kind is GAUGE."
+            )
+        if kind == MetricKind.DELTA and metric_type.startswith(_CUSTOM):
+            raise InvalidArgument.of_field(
+                field, kind, f"DELTA is not permitted for metrics of {_CUSTOM.rstrip('/')}."
+            )
 
     def _declare(
         self,
@@ -281,15 +350,17 @@ class MetricsService:
         """Create a descriptor, or add what is new to the one there is."""
         old = self._descriptors.get((project, metric_type))
         if old is None:
-            family = "custom" if metric_type.startswith(USER_DOMAINS[0]) else "other"
-            if len(self._descriptors) >= _MAX_DESCRIPTORS[family]:
+            domain = _domain(metric_type)
+            limit = _MAX_CUSTOM_DESCRIPTORS if domain == _CUSTOM else _MAX_OTHER_DESCRIPTORS
+            if self._counts[project, domain] >= limit:
                 raise ResourceExhausted(
-                    f"Your metric descriptor quota of {_MAX_DESCRIPTORS[family]} is exhausted."
+                    "Your metric descriptor quota has been exhausted: Limit for "
+                    f"{domain} is {limit}."
                 )
         by_key = {label.key: label for label in (old.labels if old is not None else ())}
         # An upsert never removes a label.
         by_key.update({label.key: label for label in labels})
-        self._check_label_keys(list(by_key), field="metric_descriptor.labels")
+        self._check_label_count(metric_type, len(by_key))
         descriptor = metric_pb2.MetricDescriptor(
             name=f"projects/{project}/metricDescriptors/{metric_type}",
             type=metric_type,
@@ -314,16 +385,32 @@ class MetricsService:
         if asked.metric_kind not in (_KINDS.GAUGE, _KINDS.CUMULATIVE, _KINDS.DELTA):
             raise InvalidArgument.of_field(
                 "metric_descriptor.metric_kind",
-                asked.metric_kind,
+                _name_of(_KINDS, asked.metric_kind),
                 "The metric kind must be GAUGE, DELTA or CUMULATIVE.",
             )
         storable = {_VALUE_TYPES.Value(value_type.value) for value_type in _STORABLE}
         if asked.value_type not in storable:
             raise InvalidArgument.of_field(
                 "metric_descriptor.value_type",
-                asked.value_type,
+                _name_of(_VALUE_TYPES, asked.value_type),
                 "The value type must be BOOL, INT64, DOUBLE or DISTRIBUTION.",
             )
+        self._check_combination(
+            "metric_descriptor.metric_kind",
+            asked.type,
+            _KINDS.Name(asked.metric_kind),
+            _VALUE_TYPES.Name(asked.value_type),
+        )
+        self._check_label_keys((label.key for label in asked.labels), field="labels[{}].key")
+        if not asked.type.startswith(_CUSTOM):
+            for index, label in enumerate(asked.labels):
+                if label.value_type != label_pb2.LabelDescriptor.STRING:
+                    raise InvalidArgument.of_field(
+                        f"labels[{index}].valueType",
+                        _name_of(label_pb2.LabelDescriptor.ValueType, label.value_type),
+                        "Metric labels for this user-defined metric are required to be of type "
+                        f"'STRING': {_domain(asked.type).rstrip('/')}",
+                    )
         with self._store.lock:
             old = self._descriptors.get((project, asked.type))
             for field, names in (("metric_kind", _KINDS), ("value_type", _VALUE_TYPES)):
@@ -372,6 +459,7 @@ class MetricsService:
             self._store.remove("metricDescriptors", found.name)
             self._points.drop_type(project, metric_type)
             del self._descriptors[project, metric_type]
+            self._counts[project, _domain(metric_type)] -= 1
             self._identities.clear()
             self._hidden.pop((project, metric_type), None)
             if self._delay_ns:
@@ -379,7 +467,10 @@ class MetricsService:
         return empty_pb2.Empty()
 
     def list_metric_descriptors(self, request: Any) -> Any:
-        """Descriptors by type; the filter is a monitoring filter on `metric.type`."""
+        """Descriptors by type; the filter is a monitoring filter on `metric.type`.
+
+        A page size that is not positive is the largest one (metric_service.proto).
+        """
         project = project_of(request.name)
         wanted = parse_filter(request.filter) if request.filter.strip() else None
         found = []
@@ -387,44 +478,54 @@ class MetricsService:
             key = SeriesKey.of(metric_type=metric_type)
             if wanted is not None and not wanted.matches(key, project=project):
                 continue
-            if request.active_only and not self._active(project, metric_type):
-                continue
-            found.append(self._seen(project, metric_type))
+            descriptor = self._seen(project, metric_type)
+            if request.active_only:
+                types = self._active_resources(project, metric_type)
+                if not types:
+                    continue
+                descriptor = metric_pb2.MetricDescriptor.FromString(descriptor.SerializeToString())
+                descriptor.monitored_resource_types[:] = types
+            found.append(descriptor)
         window, token = page(
             len(found),
-            size=request.page_size,
+            size=max(0, request.page_size),
             token=request.page_token,
             limit=10_000,
-            about=("metricDescriptors", project, request.filter, str(request.active_only)),
+            about=(
+                self._store.identity,
+                "metricDescriptors",
+                project,
+                request.filter,
+                str(request.active_only),
+            ),
         )
         return _ListMetricDescriptorsResponse(
             metric_descriptors=found[window], next_page_token=token
         )
 
-    def _active(self, project: str, metric_type: str) -> bool:
+    def _active_resources(self, project: str, metric_type: str) -> list[str]:
+        """The resource types that a metric has had points of within 25 hours."""
         since = self._clock.now_ns() - _OLDEST_NS
-        return any(s.last_end_ns >= since for s in self._points.of_type(project, metric_type))
+        stored = self._points.of_type(project, metric_type)
+        return sorted({one.key.resource_type for one in stored if one.last_end_ns >= since})
 
     def get_monitored_resource_descriptor(self, request: Any) -> Any:
         """One monitored resource type."""
-        project = request.name.removeprefix("projects/").partition("/")[0]
+        project = check_name(request.name, "monitoredResourceDescriptors")
         return resource_type(request.name).descriptor(project)
 
     def list_monitored_resource_descriptors(self, request: Any) -> Any:
-        """All monitored resource types; `resource.type` may be filtered on."""
+        """All monitored resource types; the filter is on their type and labels."""
         project = project_of(request.name)
-        wanted = parse_filter(request.filter) if request.filter.strip() else None
-        found = [
-            RESOURCE_TYPES[name]
-            for name in sorted(RESOURCE_TYPES)
-            if wanted is None
-            or wanted.matches(SeriesKey.of(metric_type="", resource_type=name), project=project)
-        ]
+        found = [RESOURCE_TYPES[name] for name in sorted(RESOURCE_TYPES)]
+        if request.filter.strip():
+            expression = parse_filter(request.filter, any_selector=True).expression
+            found = [one for one in found if _describes(expression, one)]
         window, token = page(
             len(found),
             size=request.page_size,
             token=request.page_token,
-            about=("resourceDescriptors", project, request.filter),
+            about=(self._store.identity, "resourceDescriptors", project, request.filter),
         )
         return _ListResourceDescriptorsResponse(
             resource_descriptors=[item.descriptor(project) for item in found[window]],
@@ -440,9 +541,11 @@ class MetricsService:
         """
         project = project_of(request.name)
         total = len(request.time_series)
-        if not 0 < total <= _MAX_SERIES:
+        if not total:
+            raise InvalidArgument("Request was missing field timeSeries.")
+        if total > _MAX_SERIES:
             raise InvalidArgument.of_field(
-                "timeSeries", total, f"A request must hold 1 to {_MAX_SERIES} time series."
+                "timeSeries", total, f"A request can hold at most {_MAX_SERIES} time series."
             )
         identified = []
         for index, series in enumerate(request.time_series):
@@ -557,7 +660,10 @@ class MetricsService:
                     good = (
                         0 < real_start < real_end
                         and 0 < start_ns < _LAST_NS
-                        and start_ns >= stored.last_start_ns
+                        and (
+                            start_ns == stored.last_start_ns
+                            or start_ns >= stored.last_end_ns + _BETWEEN_NS
+                        )
                     )
             elif not identity.gauge:
                 good = False
@@ -579,11 +685,14 @@ class MetricsService:
         texts = []
         errors = []
         for text, indexes in failures.values():
-            metric = request.time_series[indexes[0]].metric
-            texts.append(
-                f'timeSeries[{_ranges(indexes)}] (example metric.type="{metric.type}", '
-                f"metric.labels={_braces(dict(metric.labels))}): {text}"
-            )
+            place = f"timeSeries[{_ranges(indexes)}]"
+            if text.startswith("write for resource"):
+                metric = request.time_series[indexes[0]].metric
+                place += (
+                    f' (example metric.type="{metric.type}", '
+                    f"metric.labels={_braces(dict(metric.labels))})"
+                )
+            texts.append(f"{place}: {text}")
             errors.append(
                 _Summary.Error(
                     status=status_pb2.Status(code=NUMBERS["INVALID_ARGUMENT"], message=text),
@@ -682,14 +791,14 @@ class MetricsService:
             raise InvalidArgument.of_field(
                 f"{field}.points[0].value", value_type, "User metrics cannot hold strings."
             )
-        if series.value_type and _VALUE_TYPES.Name(series.value_type) != value_type.value:
+        declared = _name_of(_VALUE_TYPES, series.value_type)
+        if series.value_type and declared != value_type.value:
             raise InvalidArgument.of_field(
-                f"{field}.valueType",
-                _VALUE_TYPES.Name(series.value_type),
-                f"The point holds a value of type {value_type}.",
+                f"{field}.valueType", declared, f"The point holds a value of type {value_type}."
             )
         labels = dict(series.metric.labels)
-        self._check_label_keys(list(labels), field=f"{field}.metric.labels")
+        self._check_label_keys(labels, field=f"{field}.metric.labels")
+        self._check_label_count(metric_type, len(labels))
         for key, text in labels.items():
             if len(text) > _MAX_LABEL_VALUE:
                 raise InvalidArgument.of_field(
@@ -709,24 +818,26 @@ class MetricsService:
         kind_number = series.metric_kind or (old.metric_kind if old else _KINDS.GAUGE)
         if old is not None:
             if old.metric_kind != kind_number:
-                raise InvalidArgument.of_field(
-                    f"{field}.metricKind",
-                    _KINDS.Name(kind_number),
-                    f"The metric kind for metric {metric_type} must be "
-                    f"{_KINDS.Name(old.metric_kind)}.",
+                raise InvalidArgument(
+                    f"Metric kind for metric {metric_type} must be "
+                    f"{_KINDS.Name(old.metric_kind)}, but is {_name_of(_KINDS, kind_number)}."
                 )
             if _VALUE_TYPES.Name(old.value_type) != value_type.value:
-                raise InvalidArgument.of_field(
-                    f"{field}.points[0].value",
-                    value_type,
+                raise InvalidArgument(
                     f"Value type for metric {metric_type} must be "
-                    f"{_VALUE_TYPES.Name(old.value_type)}, but is {value_type}.",
+                    f"{_VALUE_TYPES.Name(old.value_type)}, but is {value_type}."
                 )
-        elif not service and kind_number not in (_KINDS.GAUGE, _KINDS.CUMULATIVE):
+        elif kind_number not in (_KINDS.GAUGE, _KINDS.CUMULATIVE) and (
+            not service or kind_number != _KINDS.DELTA
+        ):
             raise InvalidArgument.of_field(
                 f"{field}.metricKind",
-                _KINDS.Name(kind_number),
+                _name_of(_KINDS, kind_number),
                 "A metric that is created by writing to it must be GAUGE or CUMULATIVE.",
+            )
+        else:
+            self._check_combination(
+                f"{field}.metricKind", metric_type, _KINDS.Name(kind_number), value_type
             )
         key = SeriesKey.of(
             metric_type=metric_type,
@@ -739,19 +850,24 @@ class MetricsService:
     def _declare_written(
         self, project: str, series: Any, kind: MetricKind, value_type: ValueType
     ) -> None:
-        """Create the descriptor of a metric that is written first, or add labels to it."""
+        """Create the descriptor of a metric that is written first, or add labels to it.
+
+        Unit and description are set once (metric.proto, TimeSeries).
+        """
         old = self._descriptors.get((project, series.metric.type))
         known = {label.key for label in old.labels} if old is not None else set()
+        unit = (old.unit if old is not None else "") or series.unit
+        description = (old.description if old is not None else "") or series.description
         added = sorted(set(series.metric.labels) - known)
-        if old is None or added:
+        if old is None or added or (unit, description) != (old.unit, old.description):
             self._declare(
                 project,
                 metric_type=series.metric.type,
                 kind=_KINDS.Value(kind.value),
                 value_type=_VALUE_TYPES.Value(value_type.value),
-                unit=series.unit or (old.unit if old else ""),
+                unit=unit,
                 labels=[label_pb2.LabelDescriptor(key=key) for key in added],
-                description=old.description if old else "",
+                description=description,
                 display_name=old.display_name if old else "",
             )
 
@@ -807,6 +923,10 @@ class MetricsService:
         buckets = 0
         if form == "explicit_buckets":
             bounds = options.explicit_buckets.bounds
+            if not bounds:
+                raise refuse(
+                    "Distribution |explicit_buckets.bounds| does not have at least one entry."
+                )
             if any(not low < high for low, high in pairwise(bounds)):
                 raise refuse("The bounds of explicit buckets must be strictly increasing.")
             buckets = len(bounds) + 1
@@ -830,26 +950,35 @@ class MetricsService:
         if buckets > _MAX_BUCKETS:
             raise refuse(f"A distribution can have at most {_MAX_BUCKETS} buckets.")
         if len(value.bucket_counts) > buckets:
-            raise refuse("There are more bucket counts than buckets.")
+            raise refuse(
+                f"Distribution value has {len(value.bucket_counts)} |bucket_counts| fields, which "
+                f"is more than the {buckets} buckets allowed by the bucketing options."
+            )
         if value.count < 0 or any(count < 0 for count in value.bucket_counts):
             raise refuse("Counts must not be negative.")
         if value.bucket_counts and sum(value.bucket_counts) != value.count:
             raise refuse("The sum of the bucket counts must equal the count.")
+        if not math.isfinite(value.mean):
+            raise refuse(f"Distribution value with a non-finite |mean| of {value.mean}.")
         if value.count == 0 and (value.mean != 0 or value.sum_of_squared_deviation != 0):
             raise refuse("The mean and deviation of an empty distribution must be zero.")
         try:
             parsed = read_distribution(value)
         except (ArithmeticError, ValueError) as error:
             raise refuse("The buckets cannot be computed.") from error
-        numbers = (parsed.mean, parsed.ssd, *parsed.buckets.bounds)
+        numbers = (parsed.ssd, *parsed.buckets.bounds)
         if not all(math.isfinite(number) for number in numbers):
-            raise refuse("The mean, the deviation and all bounds must be finite.")
+            raise refuse("The deviation and all bounds must be finite.")
         return parsed
 
     def _check_order(self, stored: StoredSeries | None, start_ns: int, end_ns: int) -> None:
         if stored is None or not stored.last_end_ns:
             return
-        if stored.kind is not MetricKind.GAUGE and start_ns < stored.last_start_ns:
+        if (
+            stored.kind is not MetricKind.GAUGE
+            and start_ns != stored.last_start_ns
+            and start_ns < stored.last_end_ns + _BETWEEN_NS
+        ):
             rule = _ORDER.format("start")
         elif end_ns <= stored.last_end_ns:
             rule = _ORDER.format("end")
@@ -886,6 +1015,8 @@ class MetricsService:
             )
         if request.order_by:
             raise InvalidArgument.of_field("orderBy", request.order_by, "Ordering is unsupported.")
+        if request.view not in (_View.FULL, _View.HEADERS):
+            raise InvalidArgument.of_field("view", request.view, "The view is unknown.")
         (metric_type,) = types
         descriptor = self._descriptors.get((project, metric_type))
         if descriptor is None:
@@ -894,18 +1025,34 @@ class MetricsService:
                 "recently, it could take up to 10 minutes to become available. Please try again "
                 "soon."
             )
+        asked = wanted.resource_types
+        if asked is not None and asked.isdisjoint(self._resource_types(project, descriptor)):
+            raise InvalidArgument(
+                "The supplied filter does not specify a valid combination of metric and monitored "
+                "resource descriptors. The query will not return any time series."
+            )
         after_ns, until_ns = self._window(request.interval)
         aggregations = self._aggregations(request)
-        headers = request.view == monitoring_v3.ListTimeSeriesRequest.TimeSeriesView.HEADERS
+        aggregated_type(
+            aggregations,
+            MetricKind(_KINDS.Name(descriptor.metric_kind)),
+            ValueType(_VALUE_TYPES.Name(descriptor.value_type)),
+        )
+        headers = request.view == _View.HEADERS
         rows = self._rows(project, metric_type, wanted, aggregations, after_ns, until_ns)
-        response = _ListTimeSeriesResponse(unit=descriptor.unit)
+        response = _ListTimeSeriesResponse(unit=_unit(descriptor.unit, aggregations))
         sizes = [1 if headers else len(row) for row in rows]
         window, response.next_page_token = page(
             sum(sizes),
             size=request.page_size,
             token=request.page_token,
             limit=_MAX_PAGE,
-            about=("timeSeries", project, json_format.MessageToJson(_without_page(request))),
+            about=(
+                self._store.identity,
+                "timeSeries",
+                project,
+                json_format.MessageToJson(_without_page(request)),
+            ),
         )
         offset = 0
         for row, size in zip(rows, sizes, strict=True):
@@ -919,10 +1066,15 @@ class MetricsService:
                 response.time_series.append(series)
         return response
 
+    def _resource_types(self, project: str, descriptor: Any) -> set[str]:
+        """What a metric may be written to, and what a service wrote it to."""
+        written = {one.key.resource_type for one in self._points.of_type(project, descriptor.type)}
+        return written.union(descriptor.monitored_resource_types)
+
     def _window(self, interval: Any) -> tuple[int, int]:
         end = _stamp_ns(interval.end_time)
         if not end:
-            raise InvalidArgument("Field interval.end_time had an invalid value: not set.")
+            raise InvalidArgument("Request was missing field interval.endTime.")
         start = _stamp_ns(interval.start_time) or end
         if start > end:
             raise InvalidArgument.of_field(
@@ -942,14 +1094,17 @@ class MetricsService:
         return after_ns, until_ns
 
     def _aggregations(self, request: Any) -> list[Any]:
+        if request.HasField("secondary_aggregation") and not request.HasField("aggregation"):
+            raise InvalidArgument(
+                "Field secondaryAggregation had an invalid value: it may only be specified if "
+                "aggregation is specified."
+            )
         found = []
         for name in ("aggregation", "secondary_aggregation"):
             body = json_format.MessageToDict(getattr(request, name))
             aligner = body.get("perSeriesAligner", "ALIGN_NONE")
             reducer = body.get("crossSeriesReducer", "REDUCE_NONE")
             if (aligner, reducer) != ("ALIGN_NONE", "REDUCE_NONE"):
-                from speakfit.engine.reduce import parse_aggregation
-
                 found.append(parse_aggregation(body, field=name, alerting=False))
         return found
 
@@ -989,8 +1144,6 @@ class MetricsService:
         after_ns: int,
         until_ns: int,
     ) -> list[_AggregatedRow]:
-        from speakfit.engine.reduce import aggregate
-
         period = _ns(aggregations[0].alignment_period)
         count = max(1, -(-(until_ns - after_ns) // period))
         if count > _MAX_PAGE:
@@ -1014,6 +1167,36 @@ class MetricsService:
                 row := _AggregatedRow(table=table, index=index, period=period, clock=self._clock)
             )
         ]
+
+
+def _describes(expression: Expression, resource: ResourceType) -> bool:
+    """Whether a resource type satisfies a filter on types: `resource.label:id` asks for a label."""
+    if isinstance(expression, All):
+        return all(_describes(operand, resource) for operand in expression.operands)
+    if isinstance(expression, AnyOf):
+        return any(_describes(operand, resource) for operand in expression.operands)
+    if isinstance(expression, Negation):
+        return not _describes(expression.operand, resource)
+    if expression.path in (("resource", "label"), ("resource", "labels")):
+        return expression.value in ("project_id", *resource.labels)
+    if expression.path == ("resource", "type"):
+        return evaluate(expression, lambda _path: (resource.type,))
+    selector = ".".join(expression.path)
+    raise InvalidArgument.of_field(
+        "filter", selector, f"The filter contains unknown selector: {selector}"
+    )
+
+
+def _unit(unit: str, aggregations: Sequence[Aggregation]) -> str:
+    """The unit of aggregated values (assumed: only the written values' unit is documented)."""
+    for step in aggregations:
+        if step.aligner in _COUNTING or step.reducer in _COUNTING:
+            unit = "1"
+        elif step.aligner is Aligner.ALIGN_RATE:
+            unit = f"{unit or '1'}/s"
+        elif step.aligner is Aligner.ALIGN_PERCENT_CHANGE:
+            unit = "%"
+    return unit
 
 
 def _sorted(series: list[Series]) -> list[Series]:

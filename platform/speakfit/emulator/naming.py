@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 
-from speakfit.errors import InvalidArgument
+from speakfit.errors import InvalidArgument, Unimplemented
 
 _PROJECT = re.compile(r"projects/([^/]+)")
 
 
 def project_of(name: str, *, field: str = "name") -> str:
     """The project id of a `projects/ID` name."""
+    if name.startswith(("organizations/", "folders/")):
+        raise Unimplemented("Organizations and folders exist in Cloud Monitoring but not here.")
     match = _PROJECT.fullmatch(name)
     if match is None:
         raise InvalidArgument.of_field(field, name, 'the name must have the form "projects/ID".')

@@ -397,8 +397,7 @@ class ObjectivesService:
         kept, token = self._page(mine, request)
         return _ListServicesResponse(services=kept, next_page_token=token)
 
-    @staticmethod
-    def _page(mine: list[Any], request: Any) -> tuple[list[Any], str]:
+    def _page(self, mine: list[Any], request: Any) -> tuple[list[Any], str]:
         rows = []
         for one in mine:
             row = json_format.MessageToDict(one, preserving_proto_field_name=True)
@@ -410,7 +409,12 @@ class ObjectivesService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(request.DESCRIPTOR.name, request.parent, request.filter),
+            about=(
+                self._store.identity,
+                request.DESCRIPTOR.name,
+                request.parent,
+                request.filter,
+            ),
         )
         return [mine[index] for index in kept[window]], token
 

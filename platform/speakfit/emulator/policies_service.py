@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from speakfit.errors import InvalidArgument, NotFound, WireError
 
 _LOG = logging.getLogger("speakfit.emulator")
 _COLLECTION = "alertPolicies"
+_CHANNEL_NAME = re.compile(r"projects/[^/]+/notificationChannels/[^/]+")
 _SECOND = 1_000_000_000
 _Policy = monitoring_v3.AlertPolicy.pb()
 _ListResponse = monitoring_v3.ListAlertPoliciesResponse.pb()
@@ -148,8 +150,14 @@ class PoliciesService:
                 self._policies[name] = policy
 
     def _check_channels(self, policy: Any) -> None:
+        project = policy.name.split("/")[1]
         for name in policy.notification_channels:
-            if not self._channel_exists(name):
+            if not _CHANNEL_NAME.fullmatch(name):
+                raise InvalidArgument(
+                    "Name must begin with 'projects/{project_id}/notificationChannels/"
+                    f"{{channel_id}}', got: {name}"
+                )
+            if not name.startswith(f"projects/{project}/") or not self._channel_exists(name):
                 raise NotFound(f"Supplied notification channel doesn't exist: {name}")
 
     def _name_conditions(self, policy: Any, old: Any | None) -> None:
@@ -243,7 +251,7 @@ class PoliciesService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project, request.filter, request.order_by),
+            about=(self._store.identity, _COLLECTION, project, request.filter, request.order_by),
         )
         return _ListResponse(
             alert_policies=[mine[index] for index in kept[window]],

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format
 
-from speakfit.emulator import unpublished
+from speakfit.emulator import payload, unpublished
 from speakfit.emulator.answers import failure_of
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.routes import ROUTES, Route
-from speakfit.errors import InvalidArgument
+from speakfit.errors import InvalidArgument, Unimplemented
 
 _SYSTEM_PARAMETERS = frozenset(
     {
@@ -23,60 +22,9 @@ _SYSTEM_PARAMETERS = frozenset(
 )  # fmt: skip
 """Query parameters that every Google API accepts and that are no request fields."""
 
-_UNKNOWN_FIELD = re.compile(r'has no field named "(?P<field>[^"]*)"(?: at "(?P<at>[^"]*)")?')
-_ONEOF = re.compile(
-    r'should not have multiple "(?P<oneof>\w+)" oneof fields(?: at "(?P<at>[^"]*)")?'
-)
-_ENUM = re.compile(
-    r"Invalid enum value (?P<value>.+?) for enum type (?P<type>[\w.]+)"
-    r"(?: at (?P<at>[\w.\[\]]+?))?\.*$"
-)
 _DASHBOARDS = "google.monitoring.dashboard.v1."
-_DURATION = "google.protobuf.Duration"
-_FIELD_MASK = "google.protobuf.FieldMask"
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"[A-Z]", lambda letter: "_" + letter.group().lower(), name)
-
-
-def _json_text(error: Exception, body: str) -> str:
-    """json_format's complaint in the words of Google's front end, where they are known."""
-    text = str(error)
-    unknown = _UNKNOWN_FIELD.search(text)
-    root = "" if body == "*" else body
-
-    def place(at: str | None) -> str:
-        inner = ".".join(_snake(part) for part in (at or "").split(".")[1:])
-        return ".".join(part for part in (root, inner) if part)
-
-    if unknown:
-        at = place(unknown.group("at"))
-        named = f" at '{at}'" if at else ""
-        return (
-            f'Invalid JSON payload received. Unknown name "{unknown.group("field")}"{named}: '
-            "Cannot find field."
-        )
-    oneof = _ONEOF.search(text)
-    if oneof:
-        return (
-            f"Invalid value at '{place(oneof.group('at'))}' (oneof), oneof field "
-            f"'{oneof.group('oneof')}' is already set."
-        )
-    enum = _ENUM.search(text)
-    if enum:
-        return (
-            f"Invalid value at '{place(enum.group('at'))}' (type.googleapis.com/"
-            f'{enum.group("type")}), "{enum.group("value")}"'
-        )
-    return f"Invalid JSON payload received. {text}"
-
-
-def _field(descriptor: Any, name: str) -> Any:
-    for field in descriptor.fields:
-        if name in (field.name, field.json_name):
-            return field
-    return None
+_OTHER_PARENTS = re.compile(r"^(/v[13]/)(organizations|folders)(?=/)")
+_MASK = re.compile(r"update(_m|M)ask(\.paths)?")
 
 
 def _convert(field: Any, text: str) -> Any:
@@ -104,9 +52,13 @@ def _bind_query(message: Any, parameters: Iterable[tuple[str, str]]) -> None:
             continue
         descriptor, place = message.DESCRIPTOR, tree
         parts = name.split(".")
+        mask = payload.find_field(descriptor, parts[0]) if _MASK.fullmatch(name) else None
+        if mask is not None:
+            _set_mask(message, mask, text)
+            continue
         field = None
         for index, part in enumerate(parts):
-            field = _field(descriptor, part) if descriptor is not None else None
+            field = payload.find_field(descriptor, part) if descriptor is not None else None
             if field is None:
                 raise InvalidArgument(
                     f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query '
@@ -118,72 +70,26 @@ def _bind_query(message: Any, parameters: Iterable[tuple[str, str]]) -> None:
                 if not isinstance(place, dict):
                     raise InvalidArgument(f"Invalid value at '{name}'.")
         assert field is not None
-        if field.message_type is not None and field.message_type.full_name == _FIELD_MASK:
-            if len(parts) == 1:
-                _set_mask(message, field, text)
-        elif field.is_repeated:
+        if field.is_repeated:
             place.setdefault(field.json_name, []).append(_convert(field, text))
         else:
             place[field.json_name] = _convert(field, text)
-    try:
-        json_format.ParseDict(tree, message)
-    except (json_format.ParseError, ValueError, TypeError) as error:
-        raise InvalidArgument(_json_text(error, "*")) from error
+    payload.fill(message, tree)
 
 
 def _bind_body(route: Route, message: Any, raw: bytes) -> None:
-    try:
-        body = json.loads(raw) if raw.strip() else {}
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"Invalid JSON payload received. {error}") from error
-    if not isinstance(body, dict):
-        raise InvalidArgument("Invalid JSON payload received. The body must be a JSON object.")
+    body = payload.read_object(raw)
     target = message if route.body == "*" else getattr(message, route.body)
-    try:
-        try:
-            _fill(target, body, route)
-        except json_format.ParseError:
-            spelled = _spelled(body, target.DESCRIPTOR)
-            if spelled == body:
-                raise
-            target.Clear()
-            _fill(target, spelled, route)
-    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidArgument(_json_text(error, route.body)) from error
-
-
-def _fill(target: Any, body: dict[str, Any], route: Route) -> None:
     target.SetInParent()
+    at = "" if route.body == "*" else route.body
     if not route.rpc.startswith(_DASHBOARDS):
-        json_format.ParseDict(body, target)
+        payload.fill(target, body, at=at)
         return
-    json_format.ParseDict(unpublished.published(body, target.DESCRIPTOR, at=route.body), target)
-    unpublished.attach(body, target)
-
-
-def _spelled(value: Any, descriptor: Any) -> Any:
-    """JSON with its durations as text, where they are objects of seconds and nanos.
-
-    Google's page on policies about objectives writes them so; json_format does not read it.
-    """
-    if isinstance(value, list):
-        return [_spelled(item, descriptor) for item in value]
-    if not isinstance(value, dict) or descriptor is None:
-        return value
-    if descriptor.full_name == _DURATION:
-        try:
-            seconds, nanos = int(value.get("seconds", 0)), int(value.get("nanos", 0))
-        except (TypeError, ValueError):
-            return value
-        known = value.keys() <= {"seconds", "nanos"} and 0 <= nanos < 10**9
-        return f"{seconds}.{nanos:09d}s" if known else value
-    if descriptor.GetOptions().map_entry:
-        return value
-    found = {}
-    for name, item in value.items():
-        field = _field(descriptor, name)
-        found[name] = item if field is None else _spelled(item, field.message_type)
-    return found
+    try:
+        payload.fill(target, unpublished.published(body, target.DESCRIPTOR, at=at), at=at)
+        unpublished.attach(body, target)
+    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
+        raise payload.unreadable(at) from error
 
 
 def _bind_path(message: Any, groups: dict[str, str]) -> None:
@@ -211,11 +117,13 @@ def answer(
     where = f"{method} {path}"
     try:
         found = _find(method, path)
+        if found is None and _find(method, _OTHER_PARENTS.sub(r"\1projects", path)) is not None:
+            raise Unimplemented("Organizations and folders exist in Cloud Monitoring but not here.")
         if found is None:
             return 404, {
                 "error": {
                     "code": 404,
-                    "message": f"No such method: {where}.",
+                    "message": f"No such method: {where[:200]}.",
                     "status": "NOT_FOUND",
                 }
             }

@@ -128,11 +128,15 @@ def load(backend: Backend, file: Path) -> int:
             continue
         for index, item in enumerate(body.get(name, ())):
             if name == "alertPolicies":
-                named = item.get("notificationChannels") or []
-                item = {**item, "notificationChannels": [channels.get(n, n) for n in named]}
+                wanted_by = item.get("notificationChannels") or []
+                item = {**item, "notificationChannels": [channels.get(n, n) for n in wanted_by]}
             target, query = path.format(project=project), {}
-            owner, _, identity = str(item.get("name", "")).rpartition("/")
-            if name == "services" and identity:
+            file_name = str(item.get("name", ""))
+            owner, _, identity = file_name.rpartition("/")
+            if name == "notificationChannels":
+                # It has a name in the file for its policies only; the server makes its own.
+                item = {key: value for key, value in item.items() if key != "name"}
+            elif name == "services" and identity:
                 query["serviceId"] = identity
             elif name == "serviceLevelObjectives":
                 # One without a name belongs to no service, and is told so.
@@ -140,6 +144,6 @@ def load(backend: Backend, file: Path) -> int:
             made = call(target, item, f"{name}[{index}]", **query)
             count += 1
             if name == "notificationChannels":
-                channels[str(item.get("name", ""))] = made["name"]
+                channels[file_name] = made["name"]
     backend.store.set_fact(_FACT, digest)
     return count

@@ -17,7 +17,7 @@ from speakfit.clock import Clock, ManualClock, RealClock, ScaledClock, from_ns
 from speakfit.emulator.backend import Backend
 from speakfit.emulator.evaluation import Evaluator
 from speakfit.emulator.grpc_front import RouteTableHandler
-from speakfit.emulator.http_front import http_app
+from speakfit.emulator.http_front import MAX_BODY, http_app
 from speakfit.emulator.notifier import Notifier
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
@@ -35,7 +35,9 @@ _START_SECONDS = 10.0
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named; with it every answer on
+    # a connection that is kept takes 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -128,22 +130,11 @@ class Emulator:
 
     def _start(self) -> None:
         options = self.options
-        self._store = store = Store(options.data_dir)
-        self.clock = self._given_clock or _clock(store, options)
-        self.backend = Backend(
-            store=store,
-            clock=self.clock,
-            mails=options.mail is not None,
-            descriptor_delay=options.descriptor_delay,
-        )
-        self.pagerduty = EmbeddedPagerDuty(
-            store=store, clock=self.clock, services=options.pagerduty_services
-        )
         self._grpc = grpc.server(
             ThreadPoolExecutor(max_workers=_GRPC_THREADS, thread_name_prefix="grpc"),
-            handlers=(RouteTableHandler(self.backend),),
+            handlers=(RouteTableHandler(lambda: self.backend),),
             # Without this a second emulator would share the port instead of failing.
-            options=(("grpc.so_reuseport", 0),),
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MAX_BODY)),
         )
         try:
             port = self._grpc.add_insecure_port(_address(options.host, options.port))
@@ -157,7 +148,49 @@ class Emulator:
         http_port = port + 1 if options.http_port is None else options.http_port
         self._socket = _bind(options.host, http_port)
         self.http_address = _address(options.host, self._socket.getsockname()[1])
+        self._open()
+        self._http = uvicorn.Server(
+            uvicorn.Config(
+                http_app(self),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._http_thread = threading.Thread(
+            target=self._http.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
+        )
+        self._http_thread.start()
+        self._grpc.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._http.started:
+            if not self._http_thread.is_alive() or time.monotonic() > deadline:
+                raise StackError(
+                    "The HTTP server did not start.",
+                    where=self.http_address,
+                    todo="See the log above.",
+                )
+            time.sleep(0.005)
+        self.serving = True
+        self._run()
+
+    def _open(self) -> None:
+        """Make everything that stands behind the ports, from what is stored."""
+        options = self.options
+        self._store = store = Store(options.data_dir)
+        self.clock = self._given_clock or _clock(store, options)
+        self.pagerduty = EmbeddedPagerDuty(
+            store=store, clock=self.clock, services=options.pagerduty_services
+        )
         self.pagerduty.base_url = self.http_url
+        self.backend = Backend(
+            store=store,
+            clock=self.clock,
+            mails=options.mail is not None,
+            descriptor_delay=options.descriptor_delay,
+        )
         self.notifier = Notifier(
             store=store,
             events_url=options.pagerduty_events_url or self.http_url,
@@ -186,44 +219,40 @@ class Emulator:
             notify=self.notifier.wake,
             watchdog=self.watchdog,
         )
-        self._http = uvicorn.Server(
-            uvicorn.Config(
-                http_app(self),
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=2,
-            )
-        )
-        self._http_thread = threading.Thread(
-            target=self._http.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True
-        )
-        self._http_thread.start()
         if options.seed is not None:
             load_seed(self.backend, options.seed)
-        self._grpc.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._http.started:
-            if not self._http_thread.is_alive() or time.monotonic() > deadline:
-                raise StackError(
-                    "The HTTP server did not start.",
-                    where=self.http_address,
-                    todo="See the log above.",
-                )
-            time.sleep(0.005)
-        self.serving = True
+
+    def _run(self) -> None:
         if self._threads:
             self._parts = (self.evaluator, self.notifier)
             for part in self._parts:
                 part.start()
 
-    def stop(self) -> None:
-        """Stop serving and close the store; calls under way get two seconds. Safe to repeat."""
-        self.serving = False
+    def _rest(self) -> None:
         for part in self._parts:
             part.stop()
         self._parts = ()
+
+    def reset(self, *, clock: Clock | None = None) -> None:
+        """Empty a serving emulator in memory as if it had just been started, on the same ports.
+
+        Nothing of before is kept, because everything behind the ports is made anew; calls still
+        under way are answered UNAVAILABLE. `clock` takes the place of the one given at the start.
+        FailedPrecondition for a data folder, which is kept.
+        """
+        old = self._store
+        if old is None or old.durable:
+            raise FailedPrecondition("Only a serving emulator without --data-dir can be reset.")
+        self._rest()
+        self._given_clock = clock or self._given_clock
+        self._open()
+        old.close()
+        self._run()
+
+    def stop(self) -> None:
+        """Stop serving and close the store; calls under way get two seconds. Safe to repeat."""
+        self.serving = False
+        self._rest()
         if self._grpc is not None:
             self._grpc.stop(2).wait()
             self._grpc = None

@@ -196,7 +196,7 @@ class SnoozesService:
             len(kept),
             size=request.page_size,
             token=request.page_token,
-            about=(_COLLECTION, project, request.filter),
+            about=(self._store.identity, _COLLECTION, project, request.filter),
         )
         return _ListResponse(snoozes=[mine[index] for index in kept[window]], next_page_token=token)
 

@@ -7,12 +7,13 @@ writer anyway, and a transaction that spans several tables is then simply a `wit
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from speakfit.errors import SettingsError, Unavailable
 
@@ -48,6 +49,16 @@ CREATE TABLE IF NOT EXISTS notifications (
 );
 CREATE INDEX IF NOT EXISTS pending ON notifications (state, id);
 """
+
+
+class _Closed:
+    """Stands where the connection was, for calls that outlive it."""
+
+    def __getattr__(self, _name: str) -> Any:
+        raise Unavailable("The emulator has been stopped or reset.")
+
+    def close(self) -> None:
+        """Closing twice does no harm."""
 
 
 class Store:
@@ -90,11 +101,16 @@ class Store:
                 where=str(folder),
                 todo="Name another --data-dir.",
             )
+        if self.fact("identity") is None:
+            self.set_fact("identity", secrets.token_hex(8))
+        self.identity: str = self.fact("identity")
+        """Tells this data from all other; page tokens hold it."""
 
     def close(self) -> None:
-        """Close the file; no call may follow."""
+        """Close the file; later calls raise Unavailable."""
         with self.lock:
             self._db.close()
+            self._db = cast(sqlite3.Connection, _Closed())
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Protocol
 
+import re2
 from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 
@@ -82,7 +84,7 @@ class Call:
             return value.endswith(argument)
         if self.name == "has_substring":
             return argument in value
-        return _regex(argument).fullmatch(value) is not None
+        return matcher(argument).fullmatch(value) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +169,27 @@ def _printed_path(path: tuple[str, ...]) -> str:
     return ".".join(part if _PLAIN_KEY.fullmatch(part) else _quoted(part) for part in path)
 
 
+class Matcher(Protocol):
+    """A regular expression that was read."""
+
+    def fullmatch(self, text: str) -> object | None:
+        """Something when it matches the whole text."""
+
+
 @lru_cache(maxsize=1024)
-def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+def matcher(pattern: str) -> Matcher:
+    """Read a regular expression in RE2's syntax, as Google does; InvalidArgument when it is none.
+
+    RE2 takes linear time whatever the expression: Python's own engine could hang on one.
+    """
+    try:
+        options = re2.Options()
+        options.log_errors = False
+        found: Matcher = re2.compile(pattern, options)
+    except (re2.error, ValueError) as error:
+        reason = str(error.args[0]) if error.args else ""
+        raise InvalidArgument(f"invalid regular expression: {reason}") from error
+    return found
 
 
 def _combined(kind: type[All] | type[AnyOf], operands: Iterable[Expression]) -> Expression:
@@ -229,10 +249,7 @@ class _Builder(Transformer[Token, Expression]):
         if (wanted is None and not arguments) or (wanted is not None and len(arguments) != wanted):
             raise InvalidArgument(f'wrong number of arguments of function "{name}"')
         if name == "monitoring.regex.full_match":
-            try:
-                _regex(arguments[0])
-            except re.error as error:
-                raise InvalidArgument(f"invalid regular expression: {error}") from error
+            matcher(arguments[0])
         if name == "one_of":
             arguments = tuple(sorted(set(arguments)))
         return Call(name=name, arguments=arguments)
@@ -431,7 +448,7 @@ def _syntax_error(field: str, text: str, error: UnexpectedInput) -> InvalidArgum
     return _refused(
         field,
         text,
-        f'Could not parse filter "{text}"; syntax error at line {line}, column {column}, '
+        f"Could not parse filter {_quoted(text)}; syntax error at line {line}, column {column}, "
         f"token '{token}'",
     )
 
@@ -466,7 +483,7 @@ def _parsed(text: str, field: str, any_selector: bool) -> Filter:
     except VisitError as error:
         if isinstance(error.orig_exc, InvalidArgument):
             raise _refused(
-                field, text, f'Could not parse filter "{text}"; {error.orig_exc.what}'
+                field, text, f"Could not parse filter {_quoted(text)}; {error.orig_exc.what}"
             ) from None
         raise
     if not any_selector:
@@ -477,7 +494,24 @@ def _parsed(text: str, field: str, any_selector: bool) -> Filter:
                     text,
                     f"The filter contains unknown selector: {'.'.join(comparison.path)}",
                 )
+        for path in (("metric", "type"), ("resource", "type")):
+            if _restrictions(expression, path) > 1:
+                raise _refused(
+                    field, text, f"The '{'.'.join(path)}' restriction is used more than once."
+                )
     return Filter(expression=expression)
+
+
+def _restrictions(expression: Expression, path: tuple[str, ...]) -> int:
+    """How many different values a conjunction demands of one selector at once."""
+    parts = expression.operands if isinstance(expression, All) else (expression,)
+    return sum(
+        isinstance(part, Comparison)
+        and part.path == path
+        and part.operator == "="
+        and isinstance(part.value, str)
+        for part in parts
+    )
 
 
 def parse_filter(text: str, *, field: str = "filter", any_selector: bool = False) -> Filter:

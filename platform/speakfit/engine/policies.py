@@ -13,7 +13,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from speakfit.engine.align import Aligner, aligned_type
+from speakfit.engine.align import Aligner
 from speakfit.engine.conditions import (
     AbsenceCondition,
     Condition,
@@ -34,7 +34,7 @@ from speakfit.engine.objectives import (
     parse_selector,
 )
 from speakfit.engine.points import Descriptor, ValueType
-from speakfit.engine.reduce import Aggregation, Reducer, parse_aggregation, reduced_type
+from speakfit.engine.reduce import Aggregation, Reducer, aggregated_type, parse_aggregation
 from speakfit.engine.wire import (
     camel,
     parse_bool,
@@ -196,8 +196,8 @@ class AlertPolicySpec:
         return reach + 5 * MINUTE
 
 
-def _wrong(field: str, value: object, rule: str) -> InvalidArgument:
-    return InvalidArgument.of_field(field, value, rule)
+def _wrong(field: str, value: object, rule: str, *, where: str = "") -> InvalidArgument:
+    return InvalidArgument.of_field(field, value, rule, where=where)
 
 
 def _minutes(value: object, *, field: str) -> timedelta:
@@ -207,6 +207,28 @@ def _minutes(value: object, *, field: str) -> timedelta:
     if length % MINUTE:
         raise _wrong(field, value, "only multiples of 1 minute are supported")
     return length
+
+
+def _in_text_format(value: object, *, field: str) -> str:
+    """A duration as protobuf's text format writes it, which some refusals show: `seconds: 600`."""
+    length = parse_duration(value, field=field)
+    seconds, rest = divmod(length, timedelta(seconds=1))
+    nanos = rest // timedelta(microseconds=1) * 1_000
+    parts = (("seconds", seconds), ("nanos", nanos))
+    return " ".join(f"{name}: {number}" for name, number in parts if number)
+
+
+def _missing_data(body: Mapping[str, Any], *, field: str, duration: timedelta) -> MissingData:
+    missing = parse_enum(
+        MissingData, body.get("evaluationMissingData"), field=f"{field}.evaluation_missing_data"
+    )
+    if missing is not MissingData.UNSPECIFIED and duration < MINUTE:
+        raise _wrong(
+            f"{field}.evaluation_missing_data",
+            missing,
+            "Conditions setting evaluation_missing_data must have a non-zero duration.",
+        )
+    return missing
 
 
 def _metric_filter(
@@ -259,20 +281,9 @@ def _aggregations(
         for index, mapping in enumerate(parse_list(value, field=field))
     )
     for descriptor in descriptors:
-        kind, value_type = descriptor.kind, descriptor.value_type
-        for index, step in enumerate(steps):
-            try:
-                kind, value_type = aligned_type(step.aligner, kind, value_type)
-            except InvalidArgument as error:
-                raise _wrong(
-                    f"{field}[{index}].per_series_aligner", step.aligner, error.what
-                ) from error
-            try:
-                kind, value_type = reduced_type(step.reducer, kind, value_type)
-            except InvalidArgument as error:
-                raise _wrong(
-                    f"{field}[{index}].cross_series_reducer", step.reducer, error.what
-                ) from error
+        _kind, value_type = aggregated_type(
+            steps, descriptor.kind, descriptor.value_type, field=field
+        )
         if numeric and value_type in (ValueType.DISTRIBUTION, ValueType.STRING):
             raise _wrong(
                 field,
@@ -340,17 +351,7 @@ class _Reader:
                 "only COMPARISON_GT and COMPARISON_LT are supported",
             )
         duration = _minutes(body.get("duration"), field=f"{field}.duration")
-        missing = parse_enum(
-            MissingData,
-            body.get("evaluationMissingData"),
-            field=f"{field}.evaluation_missing_data",
-        )
-        if missing is not MissingData.UNSPECIFIED and duration < MINUTE:
-            raise _wrong(
-                f"{field}.evaluation_missing_data",
-                missing,
-                "Conditions setting evaluation_missing_data must have a non-zero duration.",
-            )
+        missing = _missing_data(body, field=field, duration=duration)
         threshold = parse_number(body.get("thresholdValue"), field=f"{field}.threshold_value")
         trigger = _trigger(body.get("trigger"), field=f"{field}.trigger")
         if body.get("forecastOptions") is not None:
@@ -559,13 +560,9 @@ def _mql(body: object, *, field: str) -> None:
         body, field=field, known={"query", "duration", "trigger", "evaluationMissingData"}
     )
     _text_required(mapping, "query", field=field)
-    _minutes(mapping.get("duration"), field=f"{field}.duration")
+    duration = _minutes(mapping.get("duration"), field=f"{field}.duration")
     _trigger(mapping.get("trigger"), field=f"{field}.trigger")
-    parse_enum(
-        MissingData,
-        mapping.get("evaluationMissingData"),
-        field=f"{field}.evaluation_missing_data",
-    )
+    _missing_data(mapping, field=field, duration=duration)
 
 
 def _promql(body: object, *, field: str) -> None:
@@ -659,7 +656,13 @@ def _condition(value: object, *, index: int, reader: _Reader) -> Condition:
             f"Cannot set '{kinds[1]}'"
         )
     if not kinds:
-        raise _wrong(field, "", "A condition must be specified.")
+        raise _wrong(
+            f"{field}.condition_case",
+            0,
+            'Condition subtype (e.g. "condition_absent","condition_threshold", etc.) is absent or '
+            "unknown.",
+            where=field,
+        )
     kind = ConditionKind(kinds[0])
     body = mapping[kind]
     if kind is ConditionKind.THRESHOLD:
@@ -776,9 +779,10 @@ def _strategy(value: object, *, logs: bool) -> _Strategy:
         text = limit.get("period")
         if not logs:
             raise _wrong(
-                limit_field,
-                text,
+                "alertStrategy.notificationRateLimit",
+                f"period {{ {_in_text_format(text, field=limit_field)} }}",
                 "metric-based alert policies must not specify a notification rate limit",
+                where=limit_field,
             )
         rate_limit = parse_duration(text, field=f"{limit_field}.period")
     elif logs:
@@ -791,15 +795,20 @@ def _strategy(value: object, *, logs: bool) -> _Strategy:
     if mapping.get("autoClose") is not None:
         text = mapping["autoClose"]
         auto_close = parse_duration(text, field=f"{field}.auto_close")
+        written = _in_text_format(text, field=f"{field}.auto_close")
         if auto_close < MIN_AUTO_CLOSE:
             raise _wrong(
-                f"{field}.auto_close",
-                text,
+                "alertStrategy.autoClose",
+                written,
                 "the autoclose duration should be at least 30 minutes",
+                where=f"{field}.auto_close",
             )
         if auto_close > MAX_AUTO_CLOSE:
             raise _wrong(
-                f"{field}.auto_close", text, "the autoclose duration should be at most 7 days"
+                "alertStrategy.autoClose",
+                written,
+                "the autoclose duration should be at most 7 days",
+                where=f"{field}.auto_close",
             )
     prompts = tuple(
         parse_enum(Prompt, prompt, field=f"{field}.notification_prompts[{index}]")

@@ -222,12 +222,37 @@ def reduced_type(
 
 
 def aggregated_type(
-    aggregations: Sequence[Aggregation], kind: MetricKind, value_type: ValueType
+    aggregations: Sequence[Aggregation],
+    kind: MetricKind,
+    value_type: ValueType,
+    *,
+    field: str = "aggregations",
 ) -> tuple[MetricKind, ValueType]:
-    """Kind and type after all steps; InvalidArgument in Google's words when one does not fit."""
-    for step in aggregations:
-        kind, value_type = aligned_type(step.aligner, kind, value_type)
-        kind, value_type = reduced_type(step.reducer, kind, value_type)
+    """Kind and type after all steps; InvalidArgument in Google's words when one does not fit.
+
+    Google names the field alike wherever an aggregation stands (GitHub issues
+    exposure-notifications#659 for policies, google-api-go-client#294 for reading), so the error's
+    `where` says which one below `field` it was.
+    """
+    for index, step in enumerate(aggregations):
+        try:
+            kind, value_type = aligned_type(step.aligner, kind, value_type)
+        except InvalidArgument as error:
+            raise InvalidArgument.of_field(
+                "aggregation.perSeriesAligner",
+                step.aligner,
+                error.what,
+                where=f"{field}[{index}].per_series_aligner",
+            ) from error
+        try:
+            kind, value_type = reduced_type(step.reducer, kind, value_type)
+        except InvalidArgument as error:
+            raise InvalidArgument.of_field(
+                "aggregation.crossSeriesReducer",
+                step.reducer,
+                error.what,
+                where=f"{field}[{index}].cross_series_reducer",
+            ) from error
     return kind, value_type
 
 

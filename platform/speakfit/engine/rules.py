@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule; `test` is the pytest node that fails when the engine breaks it."""
+    """One rule; `test` is the pytest node or conformance case that fails when it is broken."""
 
     text: str
     citation: str
@@ -30,6 +30,7 @@ class Rule:
 
 
 _TESTS = "tests/speakfit/engine"
+_CASES = "tests/conformance"
 _COMMON = "google.monitoring.v3 common.proto, Aggregation"
 _ALERT = "google.monitoring.v3 alert.proto, AlertPolicy"
 _SNOOZE = "google.monitoring.v3 snooze.proto, Snooze"
@@ -41,20 +42,24 @@ _BURNING = "cloud.google.com/stackdriver/docs/solutions/slo-monitoring/alerting-
 _PARTIAL = "cloud.google.com/monitoring/alerts/partial-metric-data (from memory)"
 
 
+def _rule(status: Status, text: str, citation: str, test: str) -> Rule:
+    folder = _CASES if ".yaml" in test else _TESTS
+    return Rule(text=text, citation=citation, status=status, test=f"{folder}/{test}")
+
+
 def _documented(text: str, citation: str, test: str) -> Rule:
-    return Rule(text=text, citation=citation, status=Status.DOCUMENTED, test=f"{_TESTS}/{test}")
+    return _rule(Status.DOCUMENTED, text, citation, test)
 
 
 def _observed(text: str, citation: str, test: str) -> Rule:
-    return Rule(text=text, citation=citation, status=Status.OBSERVED, test=f"{_TESTS}/{test}")
+    return _rule(Status.OBSERVED, text, citation, test)
 
 
 def _assumed(text: str, citation: str, test: str) -> Rule:
-    return Rule(text=text, citation=citation, status=Status.ASSUMED, test=f"{_TESTS}/{test}")
+    return _rule(Status.ASSUMED, text, citation, test)
 
 
 _SELECTS = "test_filters.py::test_operators_and_functions_select_series"
-_REFUSES = "test_policies.py::test_what_the_api_refuses_is_refused"
 
 RULES: tuple[Rule, ...] = (
     # Filters
@@ -84,7 +89,12 @@ RULES: tuple[Rule, ...] = (
     _observed(
         "`=~` is a syntax error, answered with line, column and token.",
         "GitHub issue terraform-infra-common#463",
-        "test_filters.py::test_a_regular_expression_operator_is_refused_in_googles_words",
+        "policies.yaml::a regular expression operator is a syntax error",
+    ),
+    _documented(
+        "Regular expressions are RE2's: no lookahead, no backreference, linear time.",
+        _FILTERS,
+        "policies.yaml::a regular expression is RE2's, without lookahead",
     ),
     _documented(
         "A filter has at most 2,048 characters.",
@@ -506,35 +516,50 @@ RULES: tuple[Rule, ...] = (
     ),
     # Policies
     _documented(
-        "1 to 6 conditions, GT and LT only, durations in whole minutes, and the limits of names, "
-        "labels, documentation and links.",
+        "1 to 6 conditions; a log or MQL condition stands alone.",
         _ALERT,
-        _REFUSES,
+        "policies.yaml::a policy has at most six conditions",
     ),
     _observed(
-        "Missing-data handling needs a duration, even an explicit NO_OP.",
-        "GitHub issue terraform-provider-google#16892",
-        _REFUSES,
+        "GT and LT only.",
+        "GitHub issues terraform-provider-google#16862, magic-modules#17496",
+        "policies.yaml::only above and below are compared",
+    ),
+    _observed(
+        "Durations are whole minutes.",
+        "GitHub issue monitoring-dashboard-samples#179",
+        "policies.yaml::a duration has whole minutes",
+    ),
+    _documented(
+        "Names, labels, documentation and links have the limits of the proto.",
+        _ALERT,
+        "policies.yaml::documentation has at most 10240 bytes",
+    ),
+    _observed(
+        "Missing-data handling needs a duration, even an explicit NO_OP, in MQL too.",
+        "GitHub issues terraform-provider-google#16892, terraform-infra-common#401",
+        "policies.yaml::missing data needs a duration even as NO_OP",
     ),
     _observed(
         "Auto-close is at least 30 minutes; metric policies have no notification rate limit.",
         "GitHub issues karaoke-gen#788, terraform-infra-common#352",
-        _REFUSES,
+        "policies.yaml::auto-close takes at least half an hour",
     ),
     _observed(
         "A threshold on a metric that does not exist answers 404.",
         "GitHub issues terraform-provider-google#11102, cross-media-measurement#4350",
-        "test_policies.py::test_a_metric_that_nobody_has_written_is_not_found",
+        "policies.yaml::a metric that nobody has written is not found",
     ),
     _observed(
-        "A threshold filter must restrict resource.type, to a type that exists.",
-        "GitHub issues nodejs-monitoring#46, terraform-provider-google#13349",
-        "test_policies.py::test_an_unknown_resource_type_is_refused_when_the_known_ones_are_given",
+        "A threshold filter must restrict resource.type, to a type that exists, once.",
+        "GitHub issues nodejs-monitoring#46, terraform-provider-google#13349, "
+        "terraform-infra-common#886",
+        "policies.yaml::a filter names a resource type that exists",
     ),
     _assumed(
         "A threshold that would compare a distribution is refused.",
         "no page found",
-        "test_policies.py::test_a_threshold_needs_numbers",
+        "policies.yaml::a threshold compares numbers",
     ),
     # Words
     _observed(

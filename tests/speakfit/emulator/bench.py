@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -41,6 +42,16 @@ class Bench:
         self.clock = clock or ManualClock(NOON)
         self.emulator = Emulator(replace(OPTIONS, **changes), clock=self.clock)
 
+    @classmethod
+    @contextmanager
+    def over(cls, emulator: Emulator) -> Iterator[Bench]:
+        """Clients of an emulator that is serving already, whose clock stands still."""
+        bench = cls()
+        assert isinstance(emulator.clock, ManualClock)
+        bench.emulator, bench.clock = emulator, emulator.clock
+        with grpc.insecure_channel(emulator.grpc_address) as bench.channel:
+            yield bench
+
     def __enter__(self) -> Bench:
         self.emulator.start()
         self.channel = grpc.insecure_channel(self.emulator.grpc_address)
@@ -49,6 +60,11 @@ class Bench:
     def __exit__(self, *_exc: object) -> None:
         self.channel.close()
         self.emulator.stop()
+
+    def reset(self) -> None:
+        """Empty the emulator and set its clock back to noon."""
+        self.clock = ManualClock(NOON)
+        self.emulator.reset(clock=self.clock)
 
     def _client(self, kind: Any) -> Any:
         return kind(transport=kind.get_transport_class("grpc")(channel=self.channel))
@@ -132,14 +148,16 @@ class Bench:
     def pages(self) -> list[PagerDutyIncident]:
         return incidents(self.emulator.http_url, "any-token")
 
-    def http(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    def http(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, dict[str, Any]]:
         """A plain HTTP call; bytes go as they are, anything else as JSON."""
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self.emulator.http_url + path,
             data=raw,
             method=method,
-            headers={"Authorization": "Token token=any"},
+            headers={"Authorization": "Token token=any", **headers},
         )
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:

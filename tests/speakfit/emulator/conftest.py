@@ -1,4 +1,4 @@
-"""A fresh emulator in memory for each test; starting one takes milliseconds."""
+"""One emulator in memory for all tests, emptied before each."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from tests.speakfit.emulator.bench import Bench
 from tests.speakfit.emulator.hook import Hook, serving
 
 
-@pytest.fixture
-def bench() -> Iterator[Bench]:
+@pytest.fixture(scope="session")
+def _session_bench() -> Iterator[Bench]:
     with Bench() as started:
         yield started
 
@@ -19,3 +19,9 @@ def hook() -> Iterator[Hook]:
     made = Hook()
     with serving(made.server):
         yield made
+
+
+@pytest.fixture
+def bench(_session_bench: Bench) -> Bench:
+    _session_bench.reset()
+    return _session_bench

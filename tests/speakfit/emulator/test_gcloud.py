@@ -19,9 +19,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _gcloud(bench: Bench, home: Path, *words: str) -> Any:
+def _gcloud(bench: Bench, home: Path, *words: str, answer: str = "") -> Any:
+    """What a command prints; `answer` is for a question whose answer is no when nobody is asked."""
+    quiet = () if answer else ("--quiet",)
     done = subprocess.run(
-        ["gcloud", *words, "--format=json", "--quiet"],
+        ["gcloud", *words, "--format=json", *quiet],
+        input=answer,
         env={
             **os.environ,
             "CLOUDSDK_CONFIG": str(home),
@@ -59,16 +62,44 @@ def _policy(file: Path) -> Path:
     return file
 
 
+_POLICIES = ("alpha", "monitoring", "policies")
+_CONDITIONS = (*_POLICIES, "conditions")
+_CHANNELS = ("beta", "monitoring", "channels")
+_DASHBOARDS = ("monitoring", "dashboards")
+_SNOOZES = ("monitoring", "snoozes")
+
+
+def test_a_policy_is_created_through_gcloud(bench: Bench, tmp_path: Path) -> None:
+    bench.write(bench.series(1))
+    file = _policy(tmp_path / "policy.json")
+    made = _gcloud(bench, tmp_path, *_POLICIES, "create", f"--policy-from-file={file}")
+    assert bench.policies.get_alert_policy(name=made["name"]).display_name == "Deep"
+
+
+@pytest.mark.slow
 def test_policies_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
     bench.write(bench.series(1))
-    policies = ("alpha", "monitoring", "policies")
     file = _policy(tmp_path / "policy.json")
-    made = _gcloud(bench, tmp_path, *policies, "create", f"--policy-from-file={file}")
-    assert [one["name"] for one in _gcloud(bench, tmp_path, *policies, "list")] == [made["name"]]
-    assert _gcloud(bench, tmp_path, *policies, "describe", made["name"]) == made
-    changed = _gcloud(bench, tmp_path, *policies, "update", made["name"], "--no-enabled")
+    made = _gcloud(bench, tmp_path, *_POLICIES, "create", f"--policy-from-file={file}")
+    assert [one["name"] for one in _gcloud(bench, tmp_path, *_POLICIES, "list")] == [made["name"]]
+    assert _gcloud(bench, tmp_path, *_POLICIES, "describe", made["name"]) == made
+    changed = _gcloud(bench, tmp_path, *_POLICIES, "update", made["name"], "--no-enabled")
     assert changed["enabled"] is False
-    _gcloud(bench, tmp_path, *policies, "update", made["name"], f"--policy-from-file={file}")
+    documented = _gcloud(
+        bench, tmp_path, *_POLICIES, "update", made["name"], "--documentation=Look at it.",
+        "--update-user-labels=team=speech",
+    )  # fmt: skip
+    assert documented["documentation"]["content"] == "Look at it."
+    assert documented["userLabels"] == {"team": "speech"}
+    _gcloud(bench, tmp_path, *_POLICIES, "update", made["name"], f"--policy-from-file={file}")
+    _gcloud(bench, tmp_path, *_POLICIES, "delete", made["name"])
+    assert _gcloud(bench, tmp_path, *_POLICIES, "list") == []
+
+
+@pytest.mark.slow
+def test_conditions_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
+    bench.write(bench.series(1))
+    name = bench.create().name
     condition = json.dumps(
         {
             "displayName": "silent",
@@ -78,53 +109,136 @@ def test_policies_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
             },
         }
     )
-    conditions = (*policies, "conditions")
-    more = _gcloud(bench, tmp_path, *conditions, "create", made["name"], f"--condition={condition}")
+    more = _gcloud(bench, tmp_path, *_CONDITIONS, "create", name, f"--condition={condition}")
     assert [one["displayName"] for one in more["conditions"]] == ["deep", "silent"]
-    last = more["conditions"][1]["name"]
-    _gcloud(bench, tmp_path, *conditions, "delete", last, f"--policy={made['name']}")
-    _gcloud(bench, tmp_path, *policies, "delete", made["name"])
-    assert _gcloud(bench, tmp_path, *policies, "list") == []
+    first, last = (one["name"] for one in more["conditions"])
+    changed = _gcloud(
+        bench, tmp_path, *_CONDITIONS, "update", first, f"--policy={name}",
+        "--display-name=deeper", "--if=> 200", "--trigger-count=2",
+    )  # fmt: skip
+    (threshold,) = [one for one in changed["conditions"] if one["name"] == first]
+    assert threshold["displayName"] == "deeper"
+    assert threshold["conditionThreshold"]["thresholdValue"] == 200
+    assert threshold["conditionThreshold"]["trigger"] == {"count": 2}
+    left = _gcloud(bench, tmp_path, *_CONDITIONS, "delete", last, f"--policy={name}")
+    assert [one["name"] for one in left["conditions"]] == [first]
+    with pytest.raises(AssertionError, match="from 1 to 6 conditions"):
+        _gcloud(bench, tmp_path, *_CONDITIONS, "delete", first, f"--policy={name}")
 
 
-def test_channels_dashboards_and_snoozes_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
-    channels = ("beta", "monitoring", "channels")
+_RULES = """
+groups:
+- name: speech
+  interval: 60s
+  rules:
+  - alert: QueueIsDeep
+    expr: queue_depth > 100
+    for: 5m
+    labels: {severity: page}
+    annotations: {summary: Too many chunks wait.}
+"""
+
+
+@pytest.mark.slow
+def test_prometheus_rules_are_migrated_through_gcloud(bench: Bench, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(_RULES, encoding="utf-8")
+    option = f"--policies-from-prometheus-alert-rules-yaml={rules}"
+    _gcloud(bench, tmp_path, *_POLICIES, "migrate", option, answer="y\n")
+    (policy,) = bench.policies.list_alert_policies(name=PROJECT)
+    promql = policy.conditions[0].condition_prometheus_query_language
+    assert (promql.query, promql.alert_rule) == ("queue_depth > 100", "QueueIsDeep")
+    assert promql.duration.total_seconds() == 300
+    assert promql.evaluation_interval.total_seconds() == 60
+    assert dict(promql.labels) == {"severity": "page"}
+
+
+@pytest.mark.slow
+def test_channels_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
     labels = "--channel-labels=service_key=" + "c" * 32
     made = _gcloud(
-        bench, tmp_path, *channels, "create", "--type=pagerduty", "--display-name=Pager", labels
+        bench, tmp_path, *_CHANNELS, "create", "--type=pagerduty", "--display-name=Pager", labels
     )
-    assert len(_gcloud(bench, tmp_path, *channels, "list")) == 1
-    _gcloud(bench, tmp_path, *channels, "delete", made["name"], "--force")
-    assert _gcloud(bench, tmp_path, "beta", "monitoring", "channel-descriptors", "list")
-    dashboards = ("monitoring", "dashboards")
+    name = made["name"]
+    assert _gcloud(bench, tmp_path, *_CHANNELS, "list", "--type=pagerduty") == [made]
+    assert _gcloud(bench, tmp_path, *_CHANNELS, "list", "--type=email") == []
+    changed = _gcloud(
+        bench, tmp_path, *_CHANNELS, "update", name, "--display-name=Night", "--no-enabled",
+        "--update-user-labels=team=speech",
+    )  # fmt: skip
+    assert (changed["displayName"], changed["enabled"]) == ("Night", False)
+    assert changed["userLabels"] == {"team": "speech"}
+    # gcloud reads, edits and writes the whole channel back: the key survives its stars.
+    assert bench.emulator.backend.channels.route(name) is None
+    content = {"type": "pagerduty", "labels": {"service_key": "d" * 32}, "displayName": "Day"}
+    replaced = _gcloud(
+        bench, tmp_path, *_CHANNELS, "update", name, f"--channel-content={json.dumps(content)}"
+    )
+    assert (replaced["displayName"], replaced.get("userLabels")) == ("Day", None)
+    route = bench.emulator.backend.channels.route(name)
+    assert route == {"kind": "pagerduty", "routing_key": "d" * 32}
+    assert _gcloud(bench, tmp_path, *_CHANNELS, "describe", name) == replaced
+    bench.write(bench.series(1))
+    bench.create(notification_channels=[name])
+    with pytest.raises(AssertionError, match="is used by the alert policies"):
+        _gcloud(bench, tmp_path, *_CHANNELS, "delete", name)
+    _gcloud(bench, tmp_path, *_CHANNELS, "delete", name, "--force")
+    assert list(bench.channels.list_notification_channels(name=PROJECT)) == []
+
+
+@pytest.mark.slow
+def test_channel_types_are_described_through_gcloud(bench: Bench, tmp_path: Path) -> None:
+    descriptors = ("beta", "monitoring", "channel-descriptors")
+    listed = _gcloud(bench, tmp_path, *descriptors, "list")
+    assert {"pagerduty", "email", "webhook_basicauth"} <= {one["type"] for one in listed}
+    one = _gcloud(bench, tmp_path, *descriptors, "describe", "pagerduty")
+    assert one["labels"] == [{"key": "service_key"}]
+
+
+@pytest.mark.slow
+def test_dashboards_live_through_gcloud(bench: Bench, tmp_path: Path) -> None:
     config = '--config={"displayName": "Board", "gridLayout": {}}'
-    _gcloud(bench, tmp_path, *dashboards, "create", config, "--validate-only")
-    assert _gcloud(bench, tmp_path, *dashboards, "list") == []
-    board = _gcloud(bench, tmp_path, *dashboards, "create", config)
-    _gcloud(bench, tmp_path, *dashboards, "delete", board["name"])
-    assert _gcloud(bench, tmp_path, "monitoring", "snoozes", "list") == []
+    _gcloud(bench, tmp_path, *_DASHBOARDS, "create", config, "--validate-only")
+    assert _gcloud(bench, tmp_path, *_DASHBOARDS, "list") == []
+    board = _gcloud(bench, tmp_path, *_DASHBOARDS, "create", config)
+    assert _gcloud(bench, tmp_path, *_DASHBOARDS, "describe", board["name"]) == board
+    other = json.dumps({**board, "displayName": "Other"})
+    changed = _gcloud(bench, tmp_path, *_DASHBOARDS, "update", board["name"], f"--config={other}")
+    assert changed["displayName"] == "Other"
+    # The etag of before is not the current one any more.
+    with pytest.raises(AssertionError, match="etag is not the current one"):
+        _gcloud(bench, tmp_path, *_DASHBOARDS, "update", board["name"], f"--config={other}")
+    assert [one["displayName"] for one in _gcloud(bench, tmp_path, *_DASHBOARDS, "list")] == [
+        "Other"
+    ]
+    _gcloud(bench, tmp_path, *_DASHBOARDS, "delete", board["name"])
+    assert _gcloud(bench, tmp_path, *_DASHBOARDS, "list") == []
 
 
+@pytest.mark.slow
 def test_snoozes_live_through_gcloud(tmp_path: Path) -> None:
     # gcloud reads the machine's clock.
     with Emulator(OPTIONS) as emulator:
         bench = Bench()
         bench.emulator = emulator
-        snoozes = ("monitoring", "snoozes")
         made = _gcloud(
             bench,
             tmp_path,
-            *snoozes,
+            *_SNOOZES,
             "create",
             "--display-name=Maintenance",
             f"--criteria-policies={PROJECT}/alertPolicies/1",
             "--start-time=+PT5M",
             "--end-time=+PT60M",
         )
+        name = made["name"]
         changed = _gcloud(
-            bench, tmp_path, *snoozes, "update", made["name"], "--display-name=Longer"
-        )
+            bench, tmp_path, *_SNOOZES, "update", name, "--display-name=Longer",
+            "--end-time=+PT90M",
+        )  # fmt: skip
         assert changed["displayName"] == "Longer"
-        assert len(_gcloud(bench, tmp_path, *snoozes, "list")) == 1
-        cancelled = _gcloud(bench, tmp_path, *snoozes, "cancel", made["name"])
+        assert changed["interval"]["endTime"] > made["interval"]["endTime"]
+        assert _gcloud(bench, tmp_path, *_SNOOZES, "describe", name) == changed
+        assert len(_gcloud(bench, tmp_path, *_SNOOZES, "list")) == 1
+        cancelled = _gcloud(bench, tmp_path, *_SNOOZES, "cancel", name)
         assert cancelled["interval"]["endTime"] < made["interval"]["endTime"]

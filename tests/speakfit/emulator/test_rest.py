@@ -1,9 +1,5 @@
 """The same calls over REST, as gcloud and Terraform make them, and bad input of every kind."""
 
-import json
-
-import pytest
-
 from tests.speakfit.emulator.bench import PROJECT, Bench, condition
 
 POLICIES = f"/v3/{PROJECT}/alertPolicies"
@@ -71,52 +67,6 @@ def test_time_series_are_written_and_read_in_googles_json(bench: Bench) -> None:
     status, refused = bench.http("POST", f"/v3/{PROJECT}/timeSeries", {"timeSeries": [series]})
     assert (status, refused["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert refused["error"]["details"][0]["@type"].endswith("CreateTimeSeriesSummary")
-
-
-@pytest.mark.parametrize(
-    ("body", "text"),
-    [
-        (b"{not json", "Invalid JSON payload received."),
-        (b"[]", "The body must be a JSON object."),
-        (b"\xff\xfe", "Invalid JSON payload received."),
-        (b"[" * 100_000, "Invalid JSON payload received."),
-        ({"colour": "red"}, "Unknown name \"colour\" at 'alert_policy': Cannot find field."),
-        ({"combiner": "SOMETIMES"}, "SOMETIMES"),
-        ({"conditions": {"a": 1}}, "Invalid JSON payload received."),
-        (
-            {"conditions": [{"conditionAbsent": {}, "conditionThreshold": {}}]},
-            "Invalid value at 'alert_policy.conditions[0]' (oneof), oneof field 'condition' is "
-            "already set.",
-        ),
-        ({"displayName": "no conditions"}, "conditions"),
-    ],
-)
-def test_a_body_that_cannot_be_used_is_a_400_that_says_why(
-    bench: Bench, body: object, text: str
-) -> None:
-    status, answer = bench.http("POST", POLICIES, body)
-    assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
-    assert text in answer["error"]["message"]
-    assert "Traceback" not in json.dumps(answer)
-
-
-def test_queries_that_fit_no_field_are_refused_by_name(bench: Bench) -> None:
-    status, answer = bench.http("GET", f"{POLICIES}?colour=red")
-    assert status == 400
-    assert 'Unknown name "colour": Cannot bind query parameter' in answer["error"]["message"]
-    assert bench.http("GET", f"{POLICIES}?pageSize=many")[0] == 400
-
-
-def test_what_is_not_built_says_so_and_what_does_not_exist_is_not_found(bench: Bench) -> None:
-    for method, path in (
-        ("GET", f"/v3/{PROJECT}/groups"),
-        ("GET", f"/v3/{PROJECT}/uptimeCheckConfigs"),
-        ("POST", f"/v3/{PROJECT}/timeSeries:query"),
-    ):
-        status, answer = bench.http(method, path, {} if method == "POST" else None)
-        assert (status, answer["error"]["status"]) == (501, "UNIMPLEMENTED")
-    assert bench.http("GET", "/v3/invented")[0] == 404
-    assert bench.http("PUT", POLICIES, {})[0] == 404
 
 
 def test_the_clock_and_readiness_are_told(bench: Bench) -> None:

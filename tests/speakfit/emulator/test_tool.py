@@ -1,11 +1,8 @@
-"""The emulator as a tool for other projects: seeds, a clock moved by hand, pytest fixtures."""
+"""The emulator as a tool for other projects: seeds and a clock moved by hand."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -149,41 +146,3 @@ def test_a_clock_that_stands_still_is_moved_over_http_and_stays_where_it_was(
 
 def test_the_clock_cannot_be_moved_unless_it_was_asked_for(bench: Bench) -> None:
     assert bench.http("POST", "/emulator/v1/clock:advance", {"seconds": 60})[0] == 404
-
-
-_OTHER_PROJECT = """
-import json, os
-from datetime import timedelta
-from urllib.request import Request, urlopen
-
-def read(url):
-    headers = {"Authorization": "Token token=any"}
-    with urlopen(Request(url, headers=headers), timeout=10) as answer:
-        return json.loads(answer.read())
-
-def test_one(monitoring_emulator, pagerduty_emulator):
-    assert os.environ["MONITORING_EMULATOR_HOST"] == monitoring_emulator.grpc_address
-    url = monitoring_emulator.http_url + "/v1/projects/p/dashboards"
-    urlopen(url, data=b'{"displayName": "Board", "gridLayout": {}}', timeout=10).close()
-    assert len(read(url)["dashboards"]) == 1
-    assert read(pagerduty_emulator + "/incidents")["incidents"] == []
-    assert monitoring_emulator.advance(timedelta(minutes=2)) >= 1
-
-def test_two(monitoring_emulator):
-    assert read(monitoring_emulator.http_url + "/v1/projects/p/dashboards") == {}
-"""
-
-
-def test_the_fixtures_serve_another_project(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[3]
-    (tmp_path / "test_fixtures.py").write_text(_OTHER_PROJECT)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root / "platform")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -101,17 +101,6 @@ def test_different_filters_stay_different() -> None:
     )
 
 
-def test_a_regular_expression_operator_is_refused_in_googles_words() -> None:
-    text = 'metric.type = "m"\nAND resource.type = "r"\nAND metric.labels.route =~ "x"'
-    with pytest.raises(InvalidArgument) as refused:
-        parse_filter(text, field="alert_policy.conditions[0].condition_threshold.filter")
-    assert str(refused.value) == (
-        "Field alert_policy.conditions[0].condition_threshold.filter had an invalid value of "
-        f'"{text}": Could not parse filter "{text}"; syntax error at line 3, column 25, '
-        "token '=~'"
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
