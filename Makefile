@@ -1,6 +1,7 @@
 # Every target sets itself up: a virtual environment in .venv, from requirements.lock, nothing else.
 PYTHON ?= python3
 RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 .DEFAULT_GOAL := help
 export AUDIO
 .PHONY: help setup demo up down test test-all check snapshots docs lock
@@ -21,10 +22,10 @@ down: setup ## Stop what `make up` started
 	@$(RUN) -m speakfit_ops.stack down
 
 test: setup ## Run the test suite
-	@$(RUN) -m pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: setup ## Run the suite and the slow proofs
-	@$(RUN) -m pytest -q
+	@$(PYTEST)
 
 check: setup ## Lint, types, layers and layout
 	@$(RUN) -m pytest -q tests/test_house.py tests/test_layout.py

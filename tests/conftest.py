@@ -30,6 +30,20 @@ from tests.recording_monitoring import RecordingMonitoring, until
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "platform" / "speakfit_ops" / "samples"
 TIME_SCALE = 60
+REAL_TIME = (ROOT / "tests" / "services", ROOT / "tests" / "speakfit_ops")
+"""Tests of processes that work in real time; two of them at once would starve each other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes (`-n 2`), all real-time tests stay in one, and begin first."""
+
+    def in_real_time(item: pytest.Item) -> bool:
+        return any(item.path.is_relative_to(folder) for folder in REAL_TIME)
+
+    for item in items:
+        group = "real time" if in_real_time(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not in_real_time(item))
 
 
 def free_port() -> int:

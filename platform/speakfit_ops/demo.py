@@ -595,10 +595,13 @@ def main(
         Demo(stack=stack, story=story, audio=audio).play()
         good = True
     except SpeakFitError as error:
-        Console(stderr=True, highlight=False).print(f"\nThe demo failed: {error}", markup=False)
+        # Unbroken lines: a path can be copied whole.
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"\nThe demo failed: {error}", markup=False
+        )
         sys.exit(1)
     except requests.RequestException as error:
-        Console(stderr=True, highlight=False).print(
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"\nThe demo failed: a part of the stack did not answer: {error}", markup=False
         )
         sys.exit(1)
