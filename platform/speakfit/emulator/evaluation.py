@@ -139,10 +139,7 @@ class Evaluator:
         self._states = {
             name: replace(
                 state,
-                series={
-                    condition: {key: one for key, one in series.items() if one.met}
-                    for condition, series in state.series.items()
-                },
+                series={condition: states.only_met for condition, states in state.series.items()},
             )
             for name, state in self._states.items()
         }
