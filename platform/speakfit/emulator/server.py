@@ -17,6 +17,7 @@ from speakfit.emulator.backend import Backend
 from speakfit.emulator.evaluation import Evaluator
 from speakfit.emulator.grpc_front import RouteTableHandler
 from speakfit.emulator.http_front import http_app
+from speakfit.emulator.incidents import Incidents
 from speakfit.emulator.notifier import Notifier
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
@@ -173,12 +174,13 @@ class Emulator:
                 client_url=f"{self.http_url}/",
                 notify=self.notifier.wake,
             )
+        self._incidents = Incidents(backend=self.backend, client_url=f"{self.http_url}/")
         self.evaluator = Evaluator(
             backend=self.backend,
+            incidents=self._incidents,
             period=options.evaluation_period,
             watermark=options.watermark,
             retention=options.retention,
-            client_url=f"{self.http_url}/",
             notify=self.notifier.wake,
             watchdog=self.watchdog,
         )
@@ -241,7 +243,7 @@ class Emulator:
 
     def incidents(self) -> list[dict[str, Any]]:
         """All Cloud Monitoring incidents as JSON, newest first; times are policy time."""
-        return self.evaluator.incidents()
+        return self._incidents.documents()
 
     def advance(self, by: timedelta) -> int:
         """Move a clock that stands still, evaluate what fell due and deliver; how many times.

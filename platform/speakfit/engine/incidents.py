@@ -48,6 +48,7 @@ class CloseReason(StrEnum):
     DISABLED = "disabled"
     CONDITION_REMOVED = "condition-removed"
     SNOOZED = "snoozed"
+    POLICY_DELETED = "policy-deleted"
 
 
 @dataclass(frozen=True, kw_only=True)

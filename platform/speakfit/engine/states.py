@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -103,20 +103,24 @@ class States:
             np.flatnonzero(np.array([key not in done for key in self.keys.each], dtype=np.bool_))
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(
+        self, *, write: Callable[[SeriesKey], object] = SeriesKey.to_json
+    ) -> dict[str, Any]:
         """A JSON object; times as text because JSON numbers end at 2**53, "" for NEVER."""
         return {
-            "keys": [key.to_json() for key in self.keys.each],
+            "keys": [write(key) for key in self.keys.each],
             "pendingSinceNs": [_text(time) for time in self.pending_since_ns.tolist()],
             "lastSeenNs": [_text(time) for time in self.last_seen_ns.tolist()],
             "met": self.met.tolist(),
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> States:
+    def from_json(
+        cls, value: Mapping[str, Any], *, read: Callable[[Any], SeriesKey] = SeriesKey.from_json
+    ) -> States:
         """Read what to_json wrote."""
         return cls(
-            keys=Keys.of(tuple(SeriesKey.from_json(key) for key in value["keys"])),
+            keys=Keys.of(tuple(read(key) for key in value["keys"])),
             pending_since_ns=_times(value["pendingSinceNs"]),
             last_seen_ns=_times(value["lastSeenNs"]),
             met=np.array(value["met"], dtype=np.bool_),
