@@ -172,6 +172,7 @@ class Evaluator:
             self._record(findings, gone=self._states.keys() - present, until_ns=times[-1])
             if self._rounds % _RETENTION_EVERY == 0:
                 self._backend.points.forget_before(self._clock.now_ns() - self._retention)
+                self._memories.forget_keys()
             self._rounds += 1
             if self._watchdog is not None:
                 # Last, so that nobody hears that all is well before it was.

@@ -24,28 +24,21 @@ class StoredStates:
     """The memory of every policy, and the numbers of the keys in it."""
 
     def __init__(self, store: Store) -> None:
-        """Read what is stored; keys that nothing refers to any more are dropped."""
+        """Read what is stored."""
         self._store = store
         keys = {
             int(number): SeriesKey.from_json(json.loads(body))
             for number, body in store.documents(_KEYS)
         }
+        self._numbers = {key: number for number, key in keys.items()}
         self._last = max(keys, default=0)
-        self._numbers: dict[SeriesKey, int] = {}
-        self._memories: dict[str, Memory] = {}
-
-        def read(number: int) -> SeriesKey:
-            self._numbers[keys[number]] = number
-            return keys[number]
-
-        for name, body in store.documents(_STATES):
-            self._memories[name] = {
-                condition: States.from_json(states, read=read)
+        self._memories: dict[str, Memory] = {
+            name: {
+                condition: States.from_json(states, read=keys.__getitem__)
                 for condition, states in json.loads(body).items()
             }
-        with store.transaction():
-            for number in keys.keys() - self._numbers.values():
-                store.remove(_KEYS, str(number))
+            for name, body in store.documents(_STATES)
+        }
 
     @property
     def memories(self) -> Mapping[str, Memory]:
@@ -79,3 +72,16 @@ class StoredStates:
         self._numbers.update(fresh)
         self._last += len(fresh)
         self._memories = dict(memories)
+
+    def forget_keys(self) -> None:
+        """Drop the keys that nothing refers to any more."""
+        used = {
+            key
+            for memory in self._memories.values()
+            for states in memory.values()
+            for key in states.keys.each
+        }
+        with self._store.transaction():
+            for key in self._numbers.keys() - used:
+                self._store.remove(_KEYS, str(self._numbers[key]))
+        self._numbers = {key: self._numbers[key] for key in used}

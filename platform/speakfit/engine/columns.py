@@ -133,4 +133,6 @@ class Columns:
 
 @lru_cache(maxsize=16)
 def _everywhere(size: int) -> Ints:
-    return np.arange(size)
+    places = np.arange(size)
+    places.setflags(write=False)
+    return places

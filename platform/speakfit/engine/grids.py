@@ -38,8 +38,8 @@ class Windows:
         return self.count > 0
 
     @cached_property
-    def _full(self) -> bool:
-        return bool(self.some.all())
+    def _empty(self) -> tuple[Ints, ...]:
+        return np.nonzero(~self.some)
 
     @cached_property
     def divisor(self) -> Floats:
@@ -48,7 +48,11 @@ class Windows:
 
     def known(self, values: Floats) -> Floats:
         """Values where windows hold points, NaN elsewhere."""
-        return values if self._full else np.where(self.some, values, np.nan)
+        if not len(self._empty[0]):
+            return values
+        known = values.copy()
+        known[self._empty] = np.nan
+        return known
 
     @cached_property
     def longest(self) -> int:
@@ -197,7 +201,7 @@ def _find_spans(block: Block) -> Spans:
 
 
 def inside(steps: Bools, first: Ints) -> Bools:
-    """Flags of the steps from point to point, without those from one series to the next."""
+    """Flags of the steps from point to point, cleared from one series to the next."""
     steps[first[1:-1] - 1] = False
     return steps
 
@@ -215,7 +219,7 @@ class Grid:
         self.at = at_ns
         self._reach_ns = reach_ns
         self._windows: dict[int, Windows] = {}
-        self._slots: dict[int, tuple[Slots, ...]] = {}
+        self._slots: dict[tuple[int, int], tuple[Slots, ...]] = {}
         self._spans: dict[MetricKind, Spans] = {}
 
     @cached_property
@@ -295,25 +299,29 @@ class Grid:
 
     def slots(self, period_ns: int) -> tuple[tuple[Slots, ...], int]:
         """Slots that the windows of one alignment period consist of, and how many make one."""
-        length = gcd(period_ns, _MINUTE_NS)
+        length, reach_ns = gcd(period_ns, _MINUTE_NS), self._reach_ns
+        if length < _MINUTE_NS:
+            # Rare, and many short slots would be needed for the longest period of all.
+            reach_ns = period_ns
         if length < _SHORTEST_SLOT_NS:
             length = period_ns
-        if length not in self._slots:
+        name = (length, reach_ns)
+        if name not in self._slots:
             phases = self.at % length
-            self._slots[length] = (
-                (self._cut(slice(None), length),)
+            self._slots[name] = (
+                (self._cut(slice(None), length, reach_ns),)
                 if bool((phases == phases[0]).all())
                 else tuple(
-                    self._cut(np.flatnonzero(phases == phase), length)
+                    self._cut(np.flatnonzero(phases == phase), length, reach_ns)
                     for phase in np.unique(phases)
                 )
             )
-        return self._slots[length], period_ns // length
+        return self._slots[name], period_ns // length
 
-    def _cut(self, chosen: slice | Ints, length: int) -> Slots:
+    def _cut(self, chosen: slice | Ints, length: int, reach_ns: int) -> Slots:
         """Slots of one length, counted back from the chosen evaluations."""
         times = self.at[chosen]
-        head = -(-self._reach_ns // length)
+        head = -(-reach_ns // length)
         origin = int(times[0]) - head * length
         width = head + (int(times[-1]) - int(times[0])) // length
         points: slice | Ints

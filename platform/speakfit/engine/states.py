@@ -96,6 +96,8 @@ class States:
 
     def without(self, judged: Sequence[Keys]) -> States:
         """Those of the series that are in none of these."""
+        if not len(self):
+            return self
         done: set[SeriesKey] = set()
         for keys in judged:
             done.update(keys.place)
