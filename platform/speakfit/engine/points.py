@@ -390,7 +390,7 @@ class Keys:
         return len(self.each)
 
     @staticmethod
-    @lru_cache(maxsize=256)
+    @lru_cache(maxsize=1_024)
     def of(each: tuple[SeriesKey, ...]) -> Keys:
         """The same object for the same keys in the same order."""
         return Keys(each)

@@ -59,8 +59,6 @@ class States:
             and np.array_equal(self.met, other.met)
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     @property
     def busy(self) -> Bools:
         """Whether a series meets the condition, or violates it and may come to."""
