@@ -33,7 +33,8 @@ from speakfit.engine.incidents import (
 from speakfit.engine.notices import Occasion, notices
 from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
 from speakfit.engine.policies import AlertPolicySpec, Combiner
-from speakfit.engine.verdicts import Runs, Verdict
+from speakfit.engine.runs import Runs
+from speakfit.engine.verdicts import Verdict
 from speakfit.engine.wire import to_ns
 
 EVERY = timedelta(minutes=1)

@@ -24,7 +24,7 @@ from speakfit.engine.conditions import (
 from speakfit.engine.incidents import CloseReason
 from speakfit.engine.points import Bools
 from speakfit.engine.policies import AlertPolicySpec, Combiner
-from speakfit.engine.verdicts import Runs
+from speakfit.engine.runs import Runs
 
 NEAR = 0.1
 """A value is beside a threshold when it is this share of it away, or less."""

@@ -13,7 +13,7 @@ from alerts.notation import print_span
 from alerts.trial import Failure, Measured, Opening, Trial
 from speakfit.engine.conditions import MissingData, Operator, ThresholdCondition
 from speakfit.engine.points import SeriesKey
-from speakfit.engine.verdicts import Runs
+from speakfit.engine.runs import Runs
 
 _MINUTE = timedelta(minutes=1)
 _WIDTH = 32

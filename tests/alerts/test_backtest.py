@@ -28,7 +28,8 @@ from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.server import Emulator
 from speakfit.engine.conditions import ThresholdCondition
 from speakfit.engine.points import Series, SeriesKey
-from speakfit.engine.verdicts import NO_RUNS, Verdict
+from speakfit.engine.runs import NO_RUNS
+from speakfit.engine.verdicts import Verdict
 from speakfit.errors import HistoryError
 from speakfit.metrics import (
     CHUNKS,

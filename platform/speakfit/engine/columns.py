@@ -18,6 +18,7 @@ from speakfit.engine.points import (
     SeriesKey,
     ValueType,
 )
+from speakfit.engine.runs import NO_MANY_RUNS, ManyRuns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,26 +110,14 @@ class Columns:
         return np.flatnonzero(~self.missing)
 
     @cached_property
-    def edges(self) -> tuple[Ints, Ints]:
-        """The first and last column with a value of each series; the length and -1 for none."""
-        length = self._plain.shape[1]
-        first, last = np.full(len(self), length), np.full(len(self), -1)
-        starts = np.arange(len(self) + 1) * length
-        bounds = np.searchsorted(self.present, starts)
-        some = np.flatnonzero(bounds[1:] > bounds[:-1])
-        first[some] = self.present[bounds[some]] - starts[some]
-        last[some] = self.present[bounds[some + 1] - 1] - starts[some]
-        return first, last
-
-    @cached_property
     def ends(self) -> tuple[Ints, Ints]:
         """Row and column of the last evaluation of each series."""
         return np.arange(len(self)), np.full(len(self), self._plain.shape[1] - 1)
 
     @cached_property
-    def gaps(self) -> Ints:
-        """The places in `present` after which something is missing."""
-        return np.flatnonzero(np.diff(self.present) > 1)
+    def silences(self) -> ManyRuns:
+        """Where values are missing, as stretches."""
+        return NO_MANY_RUNS if self.missing is None else ManyRuns.of(self.missing)
 
 
 @lru_cache(maxsize=16)

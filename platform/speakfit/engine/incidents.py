@@ -28,9 +28,10 @@ from speakfit.engine.judges import Gathering, Judge, Silences
 from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
 from speakfit.engine.policies import AlertPolicySpec, Combiner, Severity
 from speakfit.engine.reduce import Aggregation, reach_ns, select
+from speakfit.engine.runs import Runs
 from speakfit.engine.states import NO_STATES, States
 from speakfit.engine.text import absence_summary, closed_summary, threshold_summary
-from speakfit.engine.verdicts import Runs, Verdict, Verdicts
+from speakfit.engine.verdicts import Verdict, Verdicts
 
 MAX_OPEN_INCIDENTS = 1_000
 """Open incidents per policy (facts §2); more are not opened."""

@@ -8,7 +8,7 @@ by side, as they were measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from speakfit.engine.conditions import (
     ThresholdCondition,
 )
 from speakfit.engine.points import NEVER, Bools, Floats, Ints, Keys, SeriesKey
+from speakfit.engine.runs import NO_MANY_RUNS, ManyRuns, Runs, stretches
 from speakfit.engine.states import States
 from speakfit.engine.wire import to_ns
 
@@ -32,85 +33,6 @@ ABSENT_GRACE = timedelta(hours=24)
 """Incidents about missing data stay open this much longer than auto-close (facts §2)."""
 _LONGEST_NS = 2**62
 """Longer durations than these 146 years cannot be told apart, and int64 must not overflow."""
-
-
-NO_TIMES = np.zeros(0, dtype=np.int64)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Runs:
-    """Stretches of evaluations of one series, each from `first` up to but without `end`."""
-
-    first: Ints
-    end: Ints
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    @classmethod
-    def of(cls, flags: Bools) -> Runs:
-        """The stretches in which a flag is set."""
-        first, end = _stretches(flags, NO_TIMES)
-        return cls(first=first, end=end)
-
-    def flags(self, length: int) -> Bools:
-        """The stretches as one flag an evaluation."""
-        steps = np.zeros(length + 1, dtype=np.int8)
-        steps[self.first] += 1
-        steps[self.end] -= 1
-        return np.cumsum(steps[:-1], dtype=np.int8).astype(np.bool_)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ManyRuns:
-    """The runs of series side by side, in the order of series, then of time."""
-
-    row: Ints
-    first: Ints
-    end: Ints
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    @classmethod
-    def of(cls, flags: Bools) -> ManyRuns:
-        """The stretches in which flags are set, by series and evaluation."""
-        rows, length = flags.shape
-        padded = np.zeros((rows, length + 1), dtype=np.bool_)
-        padded[:, :length] = flags
-        begins, ends = _stretches(padded.ravel(), NO_TIMES)
-        row = begins // (length + 1)
-        return cls(row=row, first=begins - row * (length + 1), end=ends - row * (length + 1))
-
-    def under(self, rows: Ints) -> ManyRuns:
-        """The same runs where the series are these rows of more."""
-        return ManyRuns(row=rows[self.row], first=self.first, end=self.end)
-
-    def by_row(self, rows: Sequence[int]) -> Iterator[Runs]:
-        """The runs of each of some series."""
-        begins = np.searchsorted(self.row, rows, side="left").tolist()
-        ends = np.searchsorted(self.row, rows, side="right").tolist()
-        for begin, end in zip(begins, ends, strict=True):
-            yield Runs(first=self.first[begin:end], end=self.end[begin:end])
-
-
-NO_RUNS = Runs(first=NO_TIMES, end=NO_TIMES)
-_NONE = ManyRuns(row=NO_TIMES, first=NO_TIMES, end=NO_TIMES)
-
-
-def _stretches(flags: Bools, cuts: Ints) -> tuple[Ints, Ints]:
-    """Where flags begin and end to be set, a stretch ending at each of the cuts at the latest."""
-    edges = np.flatnonzero(flags[1:] != flags[:-1]) + 1
-    begins, ends = edges[flags[edges]], edges[~flags[edges]]
-    if len(cuts):
-        cuts = np.unique(cuts[(cuts > 0) & (cuts < len(flags))])
-        cuts = cuts[flags[cuts] & flags[cuts - 1]]
-        begins, ends = np.sort(np.append(begins, cuts)), np.sort(np.append(ends, cuts))
-    if len(flags) and flags[0]:
-        begins = np.append(0, begins)
-    if len(flags) and flags[-1]:
-        ends = np.append(ends, len(flags))
-    return begins, ends
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +113,7 @@ def _settle(
     starts = np.arange(rows + 1) * length
     bounds = np.searchsorted(decided, starts)
     flags = violating.ravel()
-    begins, ends = _stretches(
+    begins, ends = stretches(
         flags if len(flags) == len(decided) else flags.take(decided), bounds[1:-1]
     )
     row = np.searchsorted(bounds, begins, side="right") - 1
@@ -252,7 +174,7 @@ def judge_threshold(
     trouble = some | ~columns.complete & (active | prior.busy)
     last_seen = partial(_last_seen, columns, at_ns, prior.last_seen_ns)
     after = States.none(columns.keys, last_seen_ns=last_seen(*columns.ends))
-    violated, met = _NONE, _NONE
+    violated, met = NO_MANY_RUNS, NO_MANY_RUNS
     if trouble.any():
         rows = np.flatnonzero(trouble)
         part = columns.take(rows)
@@ -279,14 +201,16 @@ def judge_threshold(
 
 def _last_seen(columns: Columns, at_ns: Ints, before: Ints, rows: Ints, indices: Ints) -> Ints:
     """The last evaluation, up to some, in which series had a value; `before` all, when then."""
-    present = columns.present
-    if columns.missing is None or not len(present):
-        return at_ns[indices] if len(present) else before[rows]
-    cells = rows * len(at_ns)
-    place = np.searchsorted(present, cells + indices, side="right") - 1
-    newest = present[np.maximum(place, 0)]
-    there = (place >= 0) & (newest >= cells)
-    return np.where(there, at_ns[newest % len(at_ns)], before[rows])
+    silences = columns.silences
+    if not len(silences):
+        return at_ns[indices]
+    length = len(at_ns)
+    cells = rows * length + indices
+    place = np.searchsorted(silences.row * length + silences.first, cells, side="right") - 1
+    inside = (place >= 0) & (cells < silences.row[place] * length + silences.end[place])
+    first = silences.first[place]
+    silent_since = np.where(first > 0, at_ns[first - 1], before[rows])
+    return np.where(inside, silent_since, at_ns[indices])
 
 
 def _judge_part(
@@ -304,7 +228,10 @@ def _judge_part(
         gone = _gone(columns, at_ns, limit=limit, seen_before=prior.last_seen_ns)
         if condition.missing in (MissingData.ACTIVE, MissingData.INACTIVE):
             # Nothing is decided for a series before it has had data.
-            first = np.where(prior.last_seen_ns > NEVER, 0, columns.edges[0])
+            heard = np.where(
+                columns.missing.all(axis=1), len(at_ns), columns.missing.argmin(axis=1)
+            )
+            first = np.where(prior.last_seen_ns > NEVER, 0, heard)
             decided = np.flatnonzero(np.arange(len(at_ns)) >= first[:, None])
             if condition.missing is MissingData.ACTIVE:
                 silent = columns.missing if gone is None else columns.missing & ~gone
@@ -322,22 +249,16 @@ def _judge_part(
 
 def _gone(columns: Columns, at_ns: Ints, *, limit: int, seen_before: Ints) -> Bools | None:
     """Where data has been missing for `limit` since it was last there; None for nowhere."""
-    length, present, gaps = len(at_ns), columns.present, columns.gaps
-    first, last = columns.edges
-    heads = np.flatnonzero((first > 0) & (seen_before > NEVER))
-    tails = np.flatnonzero((last >= 0) & (last < length - 1))
-    # A gap that reaches from one series to the next is a tail and a head.
-    gaps = gaps[present[gaps] // length == present[gaps + 1] // length]
-    row = np.concatenate((heads, tails, present[gaps] // length))
-    until = np.concatenate((first[heads], np.full_like(tails, length), present[gaps + 1] % length))
-    seen = np.concatenate((seen_before[heads], at_ns[last[tails]], at_ns[present[gaps] % length]))
+    silences = columns.silences
+    first, end = silences.first, silences.end
+    seen = np.where(first > 0, at_ns[first - 1], seen_before[silences.row])
     # The last evaluation before the next data decides whether a silence ever lasts so long.
-    lasts = at_ns[until - 1] - seen >= limit
-    if not lasts.any():
+    lasts = np.flatnonzero((seen > NEVER) & (at_ns[end - 1] - seen >= limit))
+    if not len(lasts):
         return None
-    gone = np.zeros((len(columns), length), dtype=np.bool_)
-    for which, end, since in zip(row[lasts], until[lasts], seen[lasts], strict=True):
-        gone[which, int(np.searchsorted(at_ns, since + limit)) : end] = True
+    gone = np.zeros((len(columns), len(at_ns)), dtype=np.bool_)
+    for row, until, since in zip(silences.row[lasts], end[lasts], seen[lasts], strict=True):
+        gone[row, int(np.searchsorted(at_ns, since + limit)) : until] = True
     return gone
 
 
@@ -358,7 +279,7 @@ def judge_absence(
     silent = np.where(seen > NEVER, at_ns - seen, 0)
     long = silent >= to_ns(condition.duration)
     limit = to_ns(condition.duration + auto_close + ABSENT_GRACE)
-    met = ManyRuns.of(long & (silent < limit)) if long.any() else _NONE
+    met = ManyRuns.of(long & (silent < limit)) if long.any() else NO_MANY_RUNS
     after = States.none(keys, last_seen_ns=seen[:, -1])
     after.met[met.row[met.end == len(at_ns)]] = True
     return Verdicts(
