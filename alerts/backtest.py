@@ -21,9 +21,7 @@ from speakfit.engine.conditions import (
     AbsenceCondition,
     MissingData,
     Operator,
-    Runs,
     ThresholdCondition,
-    Verdict,
 )
 from speakfit.engine.incidents import (
     Incident,
@@ -35,6 +33,8 @@ from speakfit.engine.incidents import (
 from speakfit.engine.notices import Occasion, notices
 from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
 from speakfit.engine.policies import AlertPolicySpec, Combiner
+from speakfit.engine.runs import Runs
+from speakfit.engine.verdicts import Verdict
 from speakfit.engine.wire import to_ns
 
 EVERY = timedelta(minutes=1)

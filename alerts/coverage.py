@@ -18,13 +18,13 @@ from alerts.trial import Evaluated, Measured, Opening, Trial, unevaluated
 from speakfit.engine.conditions import (
     AbsenceCondition,
     MissingData,
-    Runs,
     ThresholdCondition,
     UnevaluatedCondition,
 )
 from speakfit.engine.incidents import CloseReason
 from speakfit.engine.points import Bools
 from speakfit.engine.policies import AlertPolicySpec, Combiner
+from speakfit.engine.runs import Runs
 
 NEAR = 0.1
 """A value is beside a threshold when it is this share of it away, or less."""

@@ -11,8 +11,9 @@ from math import isnan
 
 from alerts.notation import print_span
 from alerts.trial import Failure, Measured, Opening, Trial
-from speakfit.engine.conditions import MissingData, Operator, Runs, ThresholdCondition
+from speakfit.engine.conditions import MissingData, Operator, ThresholdCondition
 from speakfit.engine.points import SeriesKey
+from speakfit.engine.runs import Runs
 
 _MINUTE = timedelta(minutes=1)
 _WIDTH = 32

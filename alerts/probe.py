@@ -22,12 +22,12 @@ from speakfit.engine.conditions import (
     MissingData,
     Operator,
     ThresholdCondition,
-    Verdict,
 )
 from speakfit.engine.filters import All, AnyOf, Call, Comparison, Expression, Filter
 from speakfit.engine.incidents import replay_many
 from speakfit.engine.points import Descriptor, MetricKind, SeriesKey, ValueType
 from speakfit.engine.policies import Combiner
+from speakfit.engine.verdicts import Verdict
 from speakfit.errors import ScenarioError
 
 _STEP = timedelta(seconds=30)

@@ -18,7 +18,6 @@ from speakfit.engine.conditions import (
     AbsenceCondition,
     ThresholdCondition,
     UnevaluatedCondition,
-    Verdict,
 )
 from speakfit.engine.incidents import (
     CloseReason,
@@ -31,6 +30,7 @@ from speakfit.engine.incidents import (
 )
 from speakfit.engine.policies import AlertPolicySpec
 from speakfit.engine.text import expand, expand_subject, variables
+from speakfit.engine.verdicts import Verdict
 
 Evaluated = ThresholdCondition | AbsenceCondition
 

@@ -27,8 +27,10 @@ from alerts.retrieval import retrieve
 from speakfit.clock import ManualClock, from_ns
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.server import Emulator
-from speakfit.engine.conditions import NO_RUNS, SeriesState, ThresholdCondition, Verdict
+from speakfit.engine.conditions import ThresholdCondition
 from speakfit.engine.points import Series, SeriesKey
+from speakfit.engine.runs import NO_RUNS
+from speakfit.engine.verdicts import Verdict
 from speakfit.errors import HistoryError
 from speakfit.metrics import (
     CHUNKS,
@@ -366,7 +368,6 @@ def measured(
         violating=NO_RUNS,
         met=NO_RUNS,
         values=np.array(values, dtype=np.float64),
-        state=SeriesState(),
         first_known=next(n for n, value in enumerate(values) if value == value),
     )
     share, beyond = shares(condition, verdict)

@@ -1156,7 +1156,7 @@ class MetricsService:
             # Ten minutes more, because ALIGN_PERCENT_CHANGE smooths over them.
             after_ns=int(at_ns[0]) - period - _ns(timedelta(minutes=10)),
             until_ns=until_ns,
-            metric_types=[metric_type],
+            metric_type=metric_type,
             keep=lambda key: wanted.matches(key, project=project),
         )
         table = aggregate(_sorted(series), aggregations, at_ns)

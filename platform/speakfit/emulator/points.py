@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -364,10 +364,10 @@ class PointStore:
         with self._store.lock:
             return list(self._by_type.get((project, metric_type), ()))
 
-    def of_project(self, project: str) -> list[StoredSeries]:
-        """All series of a project."""
+    def types(self, project: str) -> list[str]:
+        """The metric types of a project that have series."""
         with self._store.lock:
-            return [series for (owner, _key), series in self._series.items() if owner == project]
+            return [metric_type for owner, metric_type in self._by_type if owner == project]
 
     def count(self) -> tuple[int, int]:
         """How many series and points there are."""
@@ -435,20 +435,16 @@ class PointStore:
         *,
         after_ns: int,
         until_ns: int,
-        metric_types: Iterable[str] | None,
+        metric_type: str,
         keep: Callable[[SeriesKey], bool] = lambda _key: True,
     ) -> list[Series]:
-        """Series with points in (after, until], as the engine wants them.
+        """Series of a metric with points in (after, until], as the engine wants them.
 
         A cumulative series comes with one older point, which its first difference needs.
         """
         with self._store.lock:
-            if metric_types is None:
-                stored = self.of_project(project)
-            else:
-                stored = [s for name in metric_types for s in self.of_type(project, name)]
             found = []
-            for series in stored:
+            for series in self.of_type(project, metric_type):
                 if keep(series.key):
                     positions = series.between(after_ns, until_ns)
                     if not len(positions):

@@ -18,6 +18,7 @@ from speakfit.emulator.backend import Backend
 from speakfit.emulator.evaluation import Evaluator
 from speakfit.emulator.grpc_front import RouteTableHandler
 from speakfit.emulator.http_front import MAX_BODY, http_app
+from speakfit.emulator.incidents import Incidents
 from speakfit.emulator.notifier import Notifier
 from speakfit.emulator.options import EmulatorOptions
 from speakfit.emulator.pagerduty_endpoint import EmbeddedPagerDuty
@@ -210,12 +211,13 @@ class Emulator:
         self.backend.channels.notify = (
             self.notifier.wake if self._threads else partial(self.notifier.deliver, patient=False)
         )
+        self._incidents = Incidents(backend=self.backend, client_url=f"{self.http_url}/")
         self.evaluator = Evaluator(
             backend=self.backend,
+            incidents=self._incidents,
             period=options.evaluation_period,
             watermark=options.watermark,
             retention=options.retention,
-            client_url=f"{self.http_url}/",
             notify=self.notifier.wake,
             watchdog=self.watchdog,
         )
@@ -274,7 +276,7 @@ class Emulator:
 
     def incidents(self) -> list[dict[str, Any]]:
         """All Cloud Monitoring incidents as JSON, newest first; times are policy time."""
-        return self.evaluator.incidents()
+        return self._incidents.documents()
 
     def advance(self, by: timedelta) -> int:
         """Move a clock that stands still, evaluate what fell due and deliver; how many times.

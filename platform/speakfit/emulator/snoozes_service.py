@@ -6,7 +6,6 @@ one that has ended is read-only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -18,8 +17,8 @@ from speakfit.emulator.listing import page, select
 from speakfit.emulator.masks import apply_mask, snake_path
 from speakfit.emulator.naming import check_name, new_number, project_of
 from speakfit.emulator.store import Store
-from speakfit.engine.filters import Filter, parse_filter
-from speakfit.engine.points import SeriesKey
+from speakfit.engine.filters import parse_filter
+from speakfit.engine.incidents import Snooze
 from speakfit.errors import InvalidArgument, NotFound
 
 _COLLECTION = "snoozes"
@@ -45,20 +44,6 @@ def _copy(snooze: Any) -> Any:
     return copy
 
 
-@dataclass(frozen=True, kw_only=True)
-class Silence:
-    """What one snooze means to one policy; policy time, the end excluded."""
-
-    start_ns: int
-    end_ns: int
-    filter: Filter | None
-    """None silences the whole policy."""
-
-    def covers(self, key: SeriesKey, *, project: str) -> bool:
-        """Whether incidents of this series stay closed."""
-        return self.filter is None or self.filter.matches(key, project=project)
-
-
 class SnoozesService:
     """Snoozes of all projects; their times are policy time."""
 
@@ -72,24 +57,22 @@ class SnoozesService:
 
     # For the evaluator
 
-    def silences(self, policy: str, *, after_ns: int, until_ns: int) -> list[Silence]:
-        """The snoozes that concern a policy somewhere between two times."""
+    def between(self, project: str, *, after_ns: int, until_ns: int) -> list[Snooze]:
+        """The snoozes of a project that last somewhere between two times."""
+        prefix = f"projects/{project}/"
         with self._lock:
             found = []
-            for snooze in self._snoozes.values():
+            for name, snooze in self._snoozes.items():
                 start_ns = _ns(snooze.interval.start_time)
                 end_ns = _ns(snooze.interval.end_time)
-                if (
-                    policy in snooze.criteria.policies
-                    and start_ns < end_ns
-                    and start_ns <= until_ns
-                    and end_ns > after_ns
-                ):
+                lasts = start_ns < end_ns and start_ns <= until_ns and end_ns > after_ns
+                if lasts and name.startswith(prefix):
                     text = snooze.criteria.filter
                     found.append(
-                        Silence(
+                        Snooze(
                             start_ns=start_ns,
                             end_ns=end_ns,
+                            policies=frozenset(snooze.criteria.policies),
                             filter=parse_filter(text) if text.strip() else None,
                         )
                     )

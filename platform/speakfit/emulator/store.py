@@ -18,7 +18,7 @@ from typing import Any, cast
 from speakfit.errors import SettingsError, Unavailable
 
 _FILE = "emulator.sqlite3"
-_VERSION = 2
+_VERSION = 3
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

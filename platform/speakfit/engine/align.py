@@ -1,4 +1,4 @@
-"""Alignment: one series becomes one value per evaluation time, over the window (t - period, t].
+"""Alignment: series become values at evaluation times, over the windows (t - period, t].
 
 What each aligner accepts and returns is the table of facts §1 (google.monitoring.v3.Aggregation).
 Windows slide with the evaluation time (alerts/concepts-indepth), so a five-minute period
@@ -7,15 +7,20 @@ evaluated each minute looks at five minutes each time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speakfit.engine.blocks import Block
+from speakfit.engine.columns import Columns
+from speakfit.engine.grids import Fold, Grid, Spans, inside
 from speakfit.engine.points import (
+    NEVER,
     Bools,
     Buckets,
     Distributions,
@@ -23,7 +28,6 @@ from speakfit.engine.points import (
     Ints,
     MetricKind,
     Series,
-    SeriesKey,
     ValueType,
 )
 from speakfit.errors import InvalidArgument
@@ -31,10 +35,6 @@ from speakfit.errors import InvalidArgument
 NS_PER_SECOND = 1_000_000_000
 SMOOTHING_NS = 600 * NS_PER_SECOND
 """ALIGN_PERCENT_CHANGE first takes a ten-minute moving mean."""
-_EVEN = 64
-"""So many windows that move on evenly are worth slices of their own."""
-_MOST_STRETCHES = 64
-_KEPT_GRIDS = 4
 
 
 class Aligner(StrEnum):
@@ -178,353 +178,115 @@ def of_moments(buckets: Buckets, added: Floats, present: Bools) -> Distributions
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Piece:
-    """Windows whose next `size` points begin at `places`; slices where places follow evenly."""
-
-    size: int
-    rows: slice | Ints
-    places: slice | Ints
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Windows:
-    """For each time, the points `low` to `high` (exclusive) that end in (t - period, t].
-
-    Series that were written together share their windows, which are dear to find.
-    """
-
-    at: Ints
-    period_ns: int
-    low: Ints
-    high: Ints
-
-    @cached_property
-    def count(self) -> Ints:
-        """Points in each window."""
-        return self.high - self.low
-
-    @cached_property
-    def some(self) -> Bools:
-        """Whether a window holds any point."""
-        return self.count > 0
-
-    @cached_property
-    def full(self) -> bool:
-        """Whether every window holds a point."""
-        return bool(self.some.all())
-
-    @cached_property
-    def longest(self) -> int:
-        """Points of the fullest window."""
-        return int(self.count.max(initial=0))
-
-    @cached_property
-    def pieces(self) -> tuple[_Piece, ...]:
-        """Every window cut into stretches of 1, 2, 4, ... points, the shortest first.
-
-        The cut depends on nothing but the number of points in the window, so that rounding is the
-        same however many windows are folded at once.
-        """
-        found: list[_Piece] = []
-        rest = np.ones(len(self.low), dtype=np.bool_)
-        for first, last, stride in self._even_stretches():
-            rest[first : last + 1] = False
-            place, count, size = int(self.low[first]), int(self.count[first]), 1
-            while size <= count:
-                if count & size:
-                    found.append(
-                        _Piece(
-                            size=size,
-                            rows=slice(first, last + 1),
-                            places=slice(place, place + (last - first) * stride + 1, stride),
-                        )
-                    )
-                    place += size
-                size *= 2
-        rows = np.flatnonzero(rest)
-        counts, places, size = self.count[rows], self.low[rows], 1
-        while len(rows) and size <= self.longest:
-            chosen = np.flatnonzero(counts & size)
-            if len(chosen):
-                found.append(_Piece(size=size, rows=rows[chosen], places=places[chosen]))
-                places[chosen] += size
-            size *= 2
-        return tuple(sorted(found, key=lambda piece: piece.size))
-
-    def _even_stretches(self) -> list[tuple[int, int, int]]:
-        """First and last of windows that hold equally many points, and how far each moves on."""
-        if len(self.low) < _EVEN:
-            return []
-        moves = np.diff(self.low)
-        stride = int(np.median(moves))
-        if stride < 1:
-            return []
-        even = (moves == stride) & (np.diff(self.count) == 0)
-        changes = np.flatnonzero(np.diff(even, prepend=False, append=False))
-        long = [
-            (int(first), int(last), stride)
-            for first, last in zip(changes[0::2], changes[1::2], strict=True)
-            if last - first >= _EVEN
-        ]
-        return long if len(long) <= _MOST_STRETCHES else []
-
-    @cached_property
-    def newest(self) -> Ints:
-        """Where the last point of each window is; any place for an empty one."""
-        return np.maximum(self.high - 1, 0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Edge:
-    """Beginnings, or ends, of windows: the interval that ends there or later, and what is left.
-
-    `between` are the windows whose edge lies before the end of its interval, `missing` the share
-    of that interval which lies beyond the edge.
-    """
-
-    index: Ints
-    between: Ints
-    missing: Floats
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Spans:
-    """The intervals in which a DELTA or CUMULATIVE series grew, without overlap."""
-
-    start: Ints
-    end: Ints
-    begin: Ints
-    moved: Ints
-    """Where the start time is not that of the point before; such a counter began anew."""
-    edges: dict[tuple[int, bool], _Edge]
-    presence: dict[int, Bools]
-
-    def edge(self, grid: Grid, period_ns: int, *, closing: bool) -> _Edge:
-        """Where windows begin or end; worked out once for series that share their times."""
-        name = (period_ns, closing)
-        if name not in self.edges:
-            at = grid.at if closing else grid.at - period_ns
-            index = grid.edges(period_ns, closing=closing)
-            # An edge on a point takes that point exactly; the others are interpolated.
-            between = np.flatnonzero(self.end[index] != at)
-            inside, times = index[between], at[between]
-            begin, end = self.begin[inside], self.end[inside]
-            self.edges[name] = _Edge(
-                index=index,
-                between=between,
-                missing=1.0 - np.clip((times - begin) / (end - begin), 0.0, 1.0),
-            )
-        return self.edges[name]
-
-    def present(self, windows: Windows) -> Bools:
-        """Whether any interval reaches into each window."""
-        if windows.period_ns not in self.presence:
-            known = windows.low < len(self.end)
-            begin = self.begin[np.where(known, windows.low, 0)]
-            self.presence[windows.period_ns] = known & (begin < windows.at)
-        return self.presence[windows.period_ns]
-
-
-def _find_spans(series: Series) -> _Spans:
-    """The growth of a first point, and of one after a restart, belongs to the time since it."""
-    start, end = series.start_ns, series.end_ns
-    previous = np.concatenate((start[:1], end[:-1]))
-    if series.kind is MetricKind.DELTA:
-        moved = np.arange(0)
-        begin = np.maximum(start, previous)
-    else:
-        moved = np.flatnonzero(start[1:] != start[:-1]) + 1
-        begin = previous
-        begin[moved] = np.maximum(start[moved], previous[moved])
-    # An interval of no length would make the growth a step that belongs to two windows.
-    return _Spans(
-        start=start, end=end, begin=np.minimum(begin, end - 1), moved=moved, edges={}, presence={}
-    )
-
-
-class Grid:
-    """What depends on the times of points and evaluations alone: series written together share it.
-
-    Windows and intervals are found when they are first asked for.
-    """
-
-    def __init__(self, end_ns: Ints, at_ns: Ints) -> None:
-        """A grid for series whose points end at `end_ns`."""
-        self.end = end_ns
-        self.at = at_ns
-        self._windows: dict[int, Windows] = {}
-        self._spans: dict[MetricKind, _Spans] = {}
-
-    @cached_property
-    def _after(self) -> Ints:
-        """The first point after each evaluation time, one past the last if there is none."""
-        return np.searchsorted(self.end, self.at, side="right").astype(np.int64)
-
-    @cached_property
-    def _reached(self) -> Ints:
-        """The first point at or after each evaluation time."""
-        after = self._after
-        exact = (self.end[np.maximum(after - 1, 0)] == self.at) & (after > 0)
-        reached: Ints = after - exact
-        return reached
-
-    @cached_property
-    def _step_ns(self) -> int:
-        """Time between evaluations; 0 when they do not come evenly."""
-        steps = np.diff(self.at)
-        return int(steps[0]) if len(steps) and bool((steps == steps[0]).all()) else 0
-
-    def _earlier(self, found: Ints, period_ns: int, *, side: Literal["left", "right"]) -> Ints:
-        """What was `found` for each evaluation time, for the times a period before.
-
-        Those are evaluation times too, but the first, when evaluations come evenly; nothing has
-        to be looked for then.
-        """
-        back, rest = divmod(period_ns, self._step_ns) if self._step_ns else (0, 1)
-        if rest or not 0 < back < len(self.at):
-            return np.searchsorted(self.end, self.at - period_ns, side=side).astype(np.int64)
-        first = np.searchsorted(self.end, self.at[:back] - period_ns, side=side)
-        return np.concatenate((first, found[:-back]))
-
-    def edges(self, period_ns: int, *, closing: bool) -> Ints:
-        """The first point at or after the end, or beginning, of windows, or the last of all."""
-        found = self._reached
-        if not closing:
-            found = self._earlier(found, period_ns, side="left")
-        return np.minimum(found, len(self.end) - 1)
-
-    def fits(self, end_ns: Ints) -> bool:
-        """Whether points of another series end at the same times."""
-        return self.end is end_ns or (
-            len(self.end) == len(end_ns) and bool(np.array_equal(self.end, end_ns))
-        )
-
-    def windows(self, period_ns: int) -> Windows:
-        """The windows of one alignment period."""
-        if period_ns not in self._windows:
-            self._windows[period_ns] = Windows(
-                at=self.at,
-                period_ns=period_ns,
-                low=self._earlier(self._after, period_ns, side="right"),
-                high=self._after,
-            )
-        return self._windows[period_ns]
-
-    def spans(self, series: Series) -> _Spans:
-        """The intervals of a series of this grid."""
-        found = self._spans.get(series.kind)
-        if found is None or not (
-            found.start is series.start_ns or np.array_equal(found.start, series.start_ns)
-        ):
-            found = _find_spans(series)
-            self._spans[series.kind] = found
-        return found
-
-
-class Grids:
-    """The latest few grids, because series of one writer come together or take turns."""
-
-    def __init__(self, at_ns: Ints) -> None:
-        """Grids for evaluations at these times."""
-        self.at = at_ns
-        self._latest: list[Grid] = []
-
-    def of(self, end_ns: Ints) -> Grid:
-        """The grid of points that end at these times."""
-        for grid in self._latest:
-            if grid.fits(end_ns):
-                return grid
-        grid = Grid(end_ns, self.at)
-        self._latest = [grid, *self._latest[: _KEPT_GRIDS - 1]]
-        return grid
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Column:
-    """One aggregated series: a value per evaluation time, NaN where there is none.
-
-    Columns are shared between those who ask for the same; nobody writes into one.
-    """
-
-    key: SeriesKey
-    kind: MetricKind
-    value_type: ValueType
-    values: Floats | Distributions
-
-    @property
-    def numbers(self) -> Floats:
-        """The values of a column of numbers; a TypeError for distributions."""
-        if isinstance(self.values, Distributions):
-            raise TypeError(f"{self.key.metric_type} holds distributions")
-        return self.values
-
-    @cached_property
-    def _top(self) -> float:
-        values = self.values.count if isinstance(self.values, Distributions) else self.values
-        return float(values.max()) if len(values) else 0.0
-
-    @cached_property
-    def missing(self) -> Bools | None:
-        """Where there is no value; None if there is one everywhere."""
-        # One NaN makes the largest value NaN, which is much quicker to find out.
-        if not np.isnan(self._top):
-            return None
-        return np.isnan(
-            self.values.count if isinstance(self.values, Distributions) else self.values
-        )
-
-    @cached_property
-    def lowest(self) -> float:
-        """The smallest number, NaN without any."""
-        return float(self.numbers.min() if self.missing is None else np.fmin.reduce(self.numbers))
-
-    @cached_property
-    def highest(self) -> float:
-        """The largest number, NaN without any."""
-        return self._top if self.missing is None else float(np.fmax.reduce(self.numbers))
-
-
 class Reading:
-    """One series seen at the evaluation times; whatever is asked for is worked out once."""
+    """A block seen at the evaluation times; whatever is asked for is worked out once."""
 
-    def __init__(self, series: Series, grid: Grid) -> None:
-        """`grid` is the one of the end times of the series."""
-        self.series = series
+    def __init__(self, block: Block, grid: Grid) -> None:
+        """`grid` is the one of the block."""
+        self.block = block
         self.grid = grid
-        self._columns: dict[tuple[Aligner, int], Column] = {}
+        self._columns: dict[tuple[Aligner, int], Columns] = {}
+        self._folds: dict[object, Fold] = {}
 
-    def column(self, aligner: Aligner, period_ns: int) -> Column:
-        """The series aligned; InvalidArgument in Google's words when the aligner does not fit."""
+    def columns(self, aligner: Aligner, period_ns: int) -> Columns:
+        """The block aligned; InvalidArgument in Google's words when the aligner does not fit."""
         name = (aligner, period_ns)
         if name not in self._columns:
-            kind, value_type = aligned_type(aligner, self.series.kind, self.series.value_type)
-            self._columns[name] = Column(
-                key=self.series.key,
+            kind, value_type = aligned_type(aligner, self.block.kind, self.block.value_type)
+            self._columns[name] = Columns(
+                keys=self.block.keys,
                 kind=kind,
                 value_type=value_type,
-                values=align(
-                    self.series,
-                    aligner=aligner,
-                    period_ns=period_ns,
-                    at_ns=self.grid.at,
-                    reading=self,
-                ),
+                values=_aligned(self, aligner, period_ns),
             )
         return self._columns[name]
 
     @cached_property
-    def running(self) -> Floats:
-        """Total growth of a DELTA or CUMULATIVE series up to each point, restarts bridged.
+    def newest_ns(self) -> Ints:
+        """The ends of the newest points up to each evaluation, NEVER before the first."""
+        after = self.grid.after
+        return np.where(
+            after > self.grid.first[:-1, None], self.grid.end[np.maximum(after - 1, 0)], NEVER
+        )
+
+    def fold(self, operation: np.ufunc, neutral: float, period_ns: int) -> Floats:
+        """The points of each window folded; the neutral value where there are none."""
+        return self._folded("points", self._amounts, operation, neutral, period_ns)
+
+    def _folded(
+        self, name: str, values: Floats, operation: np.ufunc, neutral: float, period_ns: int
+    ) -> Floats:
+        slots, count = self.grid.slots(period_ns)
+        folded = []
+        for each in slots:
+            asked = (name, operation, each)
+            if asked not in self._folds:
+                self._folds[asked] = Fold(each, values, operation, neutral)
+            folded.append(self._folds[asked].over(count))
+        if len(slots) == 1:
+            return folded[0]
+        result = np.empty((len(self.block), len(self.grid.at), *values.shape[1:]))
+        for each, part in zip(slots, folded, strict=True):
+            result[:, each.chosen] = part
+        return result
+
+    def mean(self, period_ns: int) -> Floats:
+        """Window means, kept between the smallest and largest value that they average.
+
+        Rounding must not lift the mean of a constant above a threshold that equals it.
+        """
+        windows = self.grid.windows(period_ns)
+        total = self.fold(np.add, 0.0, period_ns)
+        if windows.longest <= 1:
+            return windows.known(total)
+        mean = total / windows.divisor
+        np.maximum(mean, self.fold(np.minimum, np.inf, period_ns), out=mean)
+        np.minimum(mean, self.fold(np.maximum, -np.inf, period_ns), out=mean)
+        return windows.known(mean)
+
+    def deviation(self, period_ns: int) -> Floats:
+        """Population standard deviation of each window."""
+        windows = self.grid.windows(period_ns)
+        mean = self._folded("centred", self._centred, np.add, 0.0, period_ns) / windows.divisor
+        squares = self._folded("squares", self._squares, np.add, 0.0, period_ns)
+        variance = squares / windows.divisor
+        variance -= mean * mean
+        highest = self.fold(np.maximum, -np.inf, period_ns)
+        lowest = self.fold(np.minimum, np.inf, period_ns)
+        # Of equal values rounding leaves a little.
+        variance[(highest == lowest) | (variance < 0)] = 0.0
+        return windows.known(np.sqrt(variance, out=variance))
+
+    @cached_property
+    def _centred(self) -> Floats:
+        """Values around the mean of their series, so that their squares stay small."""
+        numbers, first = self._amounts, self.block.first
+        means = np.add.reduceat(numbers, first[:-1]) / np.diff(first)
+        return numbers - np.repeat(means, np.diff(first))
+
+    @cached_property
+    def _squares(self) -> Floats:
+        return self._centred * self._centred
+
+    @cached_property
+    def _amounts(self) -> Floats:
+        """What adds up when points are merged: numbers, or the moments of distributions."""
+        block = self.block
+        if block.values is not None:
+            return block.values
+        assert block.distributions is not None
+        return moments(block.distributions)
+
+    @cached_property
+    def _running(self) -> Floats:
+        """Total growth of DELTA or CUMULATIVE series up to each point, restarts bridged.
 
         A counter restarted when its start time moved or, start time unchanged, when it fell; it
         then grew by its whole new value.
         """
-        series = self.series
-        amounts = series.values if series.values is not None else moments(series.histograms)
-        if series.kind is MetricKind.DELTA:
-            total: Floats = np.cumsum(amounts, axis=0)
-            return total
+        amounts, first = self._amounts, self.block.first
+        if self.block.kind is MetricKind.DELTA:
+            return _added_up(amounts, self.block, range(len(self.block)))
         if amounts.ndim == 1:
             fell = amounts[1:] < amounts[:-1]
         else:
@@ -532,38 +294,63 @@ class Reading:
             fell = (amounts[1:, 0] < amounts[:-1, 0]) | (amounts[1:, 3:] < amounts[:-1, 3:]).any(
                 axis=1
             )
-        moved = self.grid.spans(series).moved
-        if not len(moved) and not fell.any():
+        places = np.flatnonzero(inside(fell, first)) + 1
+        moved = self._spans.moved
+        if not len(moved) and not len(places):
             return amounts
-        anew = np.zeros(len(amounts), dtype=np.bool_)
-        anew[1:] = fell
-        anew[moved] = True
-        places = np.flatnonzero(anew)
+        places = np.union1d(places, moved)
         lost = np.zeros_like(amounts)
         lost[places] = amounts[places - 1]
-        return amounts + np.cumsum(lost, axis=0)
+        rows = np.unique(np.searchsorted(first, places, side="right") - 1)
+        return amounts + _added_up(lost, self.block, rows.tolist())
+
+    @cached_property
+    def _spans(self) -> Spans:
+        return self.grid.spans(self.block)
+
+    @cached_property
+    def _totals(self) -> Floats:
+        """Total growth up to each evaluation."""
+        return self._total_at(self.grid.at)
+
+    def _total_at(self, times: Ints) -> Floats:
+        """Total growth up to each time: linear inside intervals, flat between them."""
+        running, edge = self._running, self._spans.edge(self.grid, times)
+        total: Floats = running.take(edge.index, axis=0)
+        if len(edge.row):
+            grown = self._grown[edge.index[edge.row, edge.column]]
+            total[edge.row, edge.column] -= grown * _beside(edge.missing, running)
+        return total
+
+    @cached_property
+    def _grown(self) -> Floats:
+        """How much the series grew in the interval of each point."""
+        if self.block.kind is MetricKind.DELTA and self._amounts.ndim == 1:
+            return self._amounts
+        grown = self._running.copy()
+        grown[1:] -= self._running[:-1]
+        heads = self.block.first[:-1]
+        grown[heads] = self._running[heads]
+        return grown
 
     def growth(self, period_ns: int) -> tuple[Floats, Bools]:
         """Growth inside each window, and whether any interval reaches into it."""
-        windows, spans = self.grid.windows(period_ns), self.grid.spans(self.series)
-        grown = self._grown(spans.edge(self.grid, period_ns, closing=True))
-        grown -= self._grown(spans.edge(self.grid, period_ns, closing=False))
-        return grown, spans.present(windows)
+        back, times = self.grid.back(period_ns), self.grid.at
+        growth = self._totals.copy()
+        growth[:, :back] -= self._total_at(times[:back] - period_ns)
+        growth[:, back:] -= self._totals[:, : len(times) - back]
+        return growth, self._spans.reached(self.grid, period_ns)
 
-    def _grown(self, edge: _Edge) -> Floats:
-        """Total growth up to each edge: linear inside intervals, flat between them."""
-        running = self.running
-        grown = running.take(edge.index, axis=0)
-        if len(edge.between):
-            inside = edge.index[edge.between]
-            if self.series.kind is MetricKind.DELTA and self.series.values is not None:
-                amounts = self.series.values[inside]
-            else:
-                amounts = running[inside] - np.where(
-                    _beside(inside > 0, running), running[inside - 1], 0.0
-                )
-            grown[edge.between] -= amounts * _beside(edge.missing, running)
-        return grown
+
+def _added_up(amounts: Floats, block: Block, rows: Sequence[int] | range) -> Floats:
+    """Running totals of some series of a block, each by itself; nothing in the others."""
+    if len(block) == 1:
+        return np.cumsum(amounts, axis=0)
+    added = np.zeros_like(amounts)
+    for row in rows:
+        part = block.points(row)
+        np.cumsum(amounts[part], axis=0, out=added[part])
+    return added
 
 
 def _beside(rows: NDArray[Any], table: Floats) -> NDArray[Any]:
@@ -571,147 +358,114 @@ def _beside(rows: NDArray[Any], table: Floats) -> NDArray[Any]:
     return rows if table.ndim == 1 else rows[:, None]
 
 
-def _fold(values: Floats, windows: Windows, operation: np.ufunc, neutral: float) -> Floats:
-    """Fold the points of each window; empty windows give the neutral element.
-
-    Neighbouring points are folded to pairs, pairs to fours and so on, and every window takes the
-    stretches that it consists of: a long window costs little more than a short one, and unlike
-    with prefix sums nothing is subtracted, so an infinite or huge value spoils its windows only.
-    """
-    result = np.full(len(windows.low), neutral)
-    level, size = values, 1
-    for piece in windows.pieces:
-        while size < piece.size:
-            level = operation(level[:-size], level[size:])
-            size *= 2
-        rows, places = piece.rows, piece.places
-        if isinstance(rows, slice) or isinstance(places, slice):
-            target = result[rows]
-            operation(target, level[places], out=target)
-        else:
-            folded = level.take(places)
-            result[rows] = operation(result.take(rows), folded, out=folded)
-    return result
-
-
-def _sum(values: Floats, windows: Windows) -> Floats:
-    return _fold(values, windows, np.add, 0.0)
-
-
-def _mean(values: Floats, windows: Windows) -> Floats:
-    """Window means, kept between the smallest and largest value that they average.
-
-    Rounding must not lift the mean of a constant above a threshold that equals it.
-    """
-    mean = _sum(values, windows)
-    if windows.longest > 1:
-        mean /= np.maximum(windows.count, 1)
-        np.maximum(mean, _fold(values, windows, np.minimum, np.inf), out=mean)
-        np.minimum(mean, _fold(values, windows, np.maximum, -np.inf), out=mean)
-    if not windows.full:
-        mean[~windows.some] = np.nan
-    return mean
-
-
-def _stddev(values: Floats, windows: Windows) -> Floats:
-    """Population standard deviation of each window."""
-    count = np.maximum(windows.count, 1)
-    centred = values - values.mean() if len(values) else values
-    mean = _sum(centred, windows) / count
-    variance = _sum(centred * centred, windows) / count - mean * mean
-    spread = _fold(values, windows, np.maximum, -np.inf) != _fold(
-        values, windows, np.minimum, np.inf
-    )
-    return np.where(spread, np.sqrt(np.maximum(variance, 0.0)), 0.0)
-
-
-def _interpolated(series: Series, period_ns: int, at: Ints) -> Floats:
+def _interpolated(reading: Reading, period_ns: int) -> Floats:
     """Values between the neighbours of t; at the live edge the newest point of the window."""
-    end, values = series.end_ns, series.numbers
-    base = end[0]
-    line = np.interp((at - base).astype(np.float64), (end - base).astype(np.float64), values)
-    inside = (at >= end[0]) & (at <= end[-1])
-    edge = (at > end[-1]) & (end[-1] > at - period_ns)
-    return np.where(inside | edge, line, np.nan)
+    grid, values = reading.grid, reading.block.values
+    assert values is not None
+    older, newer, share = grid.lines
+    line = values[older]
+    with np.errstate(invalid="ignore"):
+        # On a point nothing is calculated, for it may be infinite.
+        np.add(line, (values[newer] - line) * share, out=line, where=share > 0)
+    known = (grid.after > grid.first[:-1, None]) & (
+        (grid.after <= grid.last) | (grid.end[older] > grid.at - period_ns)
+    )
+    return line if known.all() else np.where(known, line, np.nan)
 
 
-def _percent_change(series: Series, period_ns: int, at: Ints) -> Floats:
-    kept = series.numbers >= 0
-    end, values = series.end_ns[kept], series.numbers[kept]
-    current = _mean(values, Grid(end, at).windows(SMOOTHING_NS))
-    previous = _mean(values, Grid(end, at - period_ns).windows(SMOOTHING_NS))
+def _percent_change(reading: Reading, period_ns: int) -> Floats:
+    block, at = reading.block, reading.grid.at
+    assert block.values is not None
+    kept = block.values >= 0
+    positive = replace(
+        block,
+        first=np.append(0, np.cumsum(kept))[block.first],
+        start_ns=block.start_ns[kept],
+        end_ns=block.end_ns[kept],
+        values=block.values[kept],
+    )
+    current, previous = (
+        Reading(positive, Grid(positive.end_ns, positive.first, times, reach_ns=SMOOTHING_NS)).mean(
+            SMOOTHING_NS
+        )
+        for times in (at, at - period_ns)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         change = (current - previous) / previous * 100.0
     return np.where((current == 0) & (previous == 0), 0.0, change)
 
 
 def align(
-    series: Series,
-    *,
-    aligner: Aligner,
-    period_ns: int,
-    at_ns: Ints,
-    reading: Reading | None = None,
+    series: Series, *, aligner: Aligner, period_ns: int, at_ns: Ints
 ) -> Floats | Distributions:
     """One value per time; NaN (a NaN count) where the window holds nothing.
 
-    `reading` may be given when the same series is aligned more than once.
     Raises InvalidArgument in Google's words when the aligner does not fit the series.
     """
     aligned_type(aligner, series.kind, series.value_type)
     if not len(series):
         return np.full(len(at_ns), np.nan)
-    if reading is None:
-        reading = Reading(series, Grid(series.end_ns, at_ns))
+    block = Block.of([series])
+    grid = Grid(block.end_ns, block.first, at_ns, reach_ns=period_ns)
+    values = Reading(block, grid).columns(aligner, period_ns).values
+    return values if isinstance(values, Distributions) else values[0]
+
+
+def _aligned(reading: Reading, aligner: Aligner, period_ns: int) -> Floats | Distributions:
     if aligner in (Aligner.ALIGN_DELTA, Aligner.ALIGN_RATE):
-        growth, present = reading.growth(period_ns)
-        if series.distributions is not None:
-            return of_moments(series.distributions.buckets, growth, present)
-        if aligner is Aligner.ALIGN_RATE:
-            growth /= period_ns / NS_PER_SECOND
-        if not present.all():
-            growth[~present] = np.nan
-        return growth
+        return _align_growth(reading, aligner, period_ns)
     if aligner is Aligner.ALIGN_INTERPOLATE:
-        return _interpolated(series, period_ns, at_ns)
+        return _interpolated(reading, period_ns)
     if aligner is Aligner.ALIGN_PERCENT_CHANGE:
-        return _percent_change(series, period_ns, at_ns)
+        return _percent_change(reading, period_ns)
+    if aligner is Aligner.ALIGN_MEAN:
+        return reading.mean(period_ns)
+    if aligner is Aligner.ALIGN_STDDEV:
+        return reading.deviation(period_ns)
     windows = reading.grid.windows(period_ns)
-    if series.distributions is not None:
-        return _align_distributions(series.distributions, aligner, windows)
-    values = series.numbers
+    values = reading.block.values
+    if values is None:
+        return _align_distributions(reading, aligner, period_ns)
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
         result = values[windows.newest]
     elif aligner is Aligner.ALIGN_MIN:
-        result = _fold(values, windows, np.minimum, np.inf)
+        result = reading.fold(np.minimum, np.inf, period_ns)
     elif aligner is Aligner.ALIGN_MAX:
-        result = _fold(values, windows, np.maximum, -np.inf)
-    elif aligner is Aligner.ALIGN_MEAN:
-        result = _mean(values, windows)
-    elif aligner is Aligner.ALIGN_STDDEV:
-        result = _stddev(values, windows)
+        result = reading.fold(np.maximum, -np.inf, period_ns)
     elif aligner is Aligner.ALIGN_COUNT:
         result = windows.count.astype(np.float64)
-    elif aligner is Aligner.ALIGN_COUNT_FALSE:
-        result = windows.count - _sum(values, windows)
-    elif aligner is Aligner.ALIGN_FRACTION_TRUE:
-        result = _sum(values, windows) / np.maximum(windows.count, 1)
     else:
-        # ALIGN_SUM, and ALIGN_COUNT_TRUE because a true bool is 1.
-        result = _sum(values, windows)
-    return result if windows.full else np.where(windows.some, result, np.nan)
+        # A true bool is 1, so that counting the true ones is adding up.
+        result = reading.fold(np.add, 0.0, period_ns)
+        if aligner is Aligner.ALIGN_COUNT_FALSE:
+            result = windows.count - result
+        elif aligner is Aligner.ALIGN_FRACTION_TRUE:
+            result = result / windows.divisor
+    return windows.known(result)
+
+
+def _align_growth(reading: Reading, aligner: Aligner, period_ns: int) -> Floats | Distributions:
+    growth, reached = reading.growth(period_ns)
+    if reading.block.distributions is not None:
+        rows = growth.reshape(reached.size, -1)
+        return of_moments(reading.block.distributions.buckets, rows, reached.ravel())
+    if aligner is Aligner.ALIGN_RATE:
+        growth /= period_ns / NS_PER_SECOND
+    if not reached.all():
+        growth[~reached] = np.nan
+    return growth
 
 
 def _align_distributions(
-    column: Distributions, aligner: Aligner, windows: Windows
+    reading: Reading, aligner: Aligner, period_ns: int
 ) -> Floats | Distributions:
-    some = windows.some
+    windows, column = reading.grid.windows(period_ns), reading.block.distributions
+    assert column is not None
+    some = windows.some.ravel()
     if aligner in (Aligner.ALIGN_NONE, Aligner.ALIGN_NEXT_OLDER):
-        newest = column.take(windows.newest)
-        return of_moments(newest.buckets, moments(newest), some)
-    columns = moments(column)
-    running = np.concatenate((np.zeros((1, columns.shape[1])), np.cumsum(columns, axis=0)))
-    merged = of_moments(column.buckets, running[windows.high] - running[windows.low], some)
+        return of_moments(column.buckets, moments(column.take(windows.newest.ravel())), some)
+    rows = reading.fold(np.add, 0.0, period_ns).reshape(len(some), -1)
+    merged = of_moments(column.buckets, rows, some)
     if aligner in PERCENTILES:
-        return percentile(merged, PERCENTILES[aligner])
+        return percentile(merged, PERCENTILES[aligner]).reshape(len(reading.block), -1)
     return merged

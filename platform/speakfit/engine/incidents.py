@@ -19,28 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from speakfit.engine.align import Grids, Reading
-from speakfit.engine.conditions import (
-    AbsenceCondition,
-    Gathering,
-    Judge,
-    Operator,
-    Runs,
-    SeriesState,
-    Silences,
-    ThresholdCondition,
-    Verdict,
-)
+from speakfit.engine.align import Reading
+from speakfit.engine.blocks import block_length, blocks
+from speakfit.engine.conditions import AbsenceCondition, MissingData, Operator, ThresholdCondition
 from speakfit.engine.filters import Filter
+from speakfit.engine.grids import Grids
+from speakfit.engine.judges import Gathering, Judge, Silences
 from speakfit.engine.points import Bools, Floats, Ints, Series, SeriesKey
 from speakfit.engine.policies import AlertPolicySpec, Combiner, Severity
-from speakfit.engine.reduce import Aggregation
+from speakfit.engine.reduce import Aggregation, reach_ns, select
+from speakfit.engine.runs import Runs
+from speakfit.engine.states import NO_STATES, States
 from speakfit.engine.text import absence_summary, closed_summary, threshold_summary
+from speakfit.engine.verdicts import Verdict, Verdicts
 
 MAX_OPEN_INCIDENTS = 1_000
 """Open incidents per policy (facts §2); more are not opened."""
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class CloseReason(StrEnum):
@@ -53,6 +49,7 @@ class CloseReason(StrEnum):
     DISABLED = "disabled"
     CONDITION_REMOVED = "condition-removed"
     SNOOZED = "snoozed"
+    POLICY_DELETED = "policy-deleted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +138,7 @@ Event = IncidentOpened | IncidentClosed
 class PolicyState:
     """What a policy remembers between evaluations; immutable, and JSON both ways."""
 
-    series: Mapping[str, Mapping[SeriesKey, SeriesState]]
+    series: Mapping[str, States]
     """By condition name."""
     open: tuple[Incident, ...]
 
@@ -154,18 +151,7 @@ class PolicyState:
         """A JSON object; times as text because JSON numbers end at 2**53."""
         return {
             "version": STATE_VERSION,
-            "series": {
-                name: [
-                    {
-                        "key": key.to_json(),
-                        "pendingSinceNs": _text(one.pending_since_ns),
-                        "lastSeenNs": _text(one.last_seen_ns),
-                        "met": one.met,
-                    }
-                    for key, one in states.items()
-                ]
-                for name, states in self.series.items()
-            },
+            "series": {name: states.to_json() for name, states in self.series.items()},
             "open": [incident.to_json() for incident in self.open],
         }
 
@@ -175,27 +161,9 @@ class PolicyState:
         if value.get("version") != STATE_VERSION:
             raise ValueError(f"policy state of version {value.get('version')} cannot be read")
         return cls(
-            series={
-                name: {
-                    SeriesKey.from_json(one["key"]): SeriesState(
-                        pending_since_ns=_integer(one["pendingSinceNs"]),
-                        last_seen_ns=_integer(one["lastSeenNs"]),
-                        met=one["met"],
-                    )
-                    for one in states
-                }
-                for name, states in value["series"].items()
-            },
+            series={name: States.from_json(one) for name, one in value["series"].items()},
             open=tuple(Incident.from_json(incident) for incident in value["open"]),
         )
-
-
-def _text(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _integer(value: str | None) -> int | None:
-    return None if value is None else int(value)
 
 
 _Evaluated = ThresholdCondition | AbsenceCondition
@@ -270,33 +238,43 @@ class _Violation:
 class _Tally:
     """Gathers the verdicts on one condition."""
 
-    def __init__(self, condition: _Evaluated, length: int, opened: Set[SeriesKey]) -> None:
+    def __init__(self, condition: _Evaluated, times: Ints, opened: Set[SeriesKey]) -> None:
         """`opened` are the series that have an open incident."""
         self.condition = condition
-        self.length = length
         self.violations: list[_Violation] = []
-        self.states: dict[SeriesKey, SeriesState] = {}
+        self._times = times
         self._opened = opened
-        self._steps = np.zeros(length + 1, dtype=np.int64)
-        self._always = 0
-        self._known = np.zeros(length, dtype=np.int64)
+        self._steps = np.zeros(len(times) + 1, dtype=np.int64)
+        self._known = np.zeros(len(times), dtype=np.int64)
         self._percent = condition.trigger.percent is not None
+        # Of a series that is well nobody asks anything later, unless silence may count.
+        self._remembers_all = (
+            self._percent
+            or isinstance(condition, AbsenceCondition)
+            or condition.missing is MissingData.ACTIVE
+        )
+        self._states: list[States] = []
 
-    def add(self, verdict: Verdict) -> None:
-        """One more series."""
+    def add(self, verdicts: Verdicts) -> None:
+        """Some more series."""
+        met, states = verdicts.met, verdicts.states
         if self._percent:
-            if verdict.first_known == 0 and verdict.gone is None:
-                self._always += 1
-            else:
-                self._known += verdict.known(self.length)
-        if len(verdict.met):
-            self._steps[verdict.met.first] += 1
-            self._steps[verdict.met.end] -= 1
-            self.violations.append(_violation(self.condition, verdict, self.length))
-        elif verdict.key in self._opened:
-            self.violations.append(_violation(self.condition, verdict, self.length))
-        if verdict.state.met or verdict.known_at(self.length - 1):
-            self.states[verdict.key] = verdict.state
+            rows, indices = np.indices((len(verdicts.keys), len(self._times)))
+            known = verdicts.known(rows.ravel(), indices.ravel())
+            self._known += known.reshape(rows.shape).sum(axis=0)
+        if len(met):
+            np.add.at(self._steps, met.first, 1)
+            np.subtract.at(self._steps, met.end, 1)
+        if len(met) or self._opened:
+            self.violations += _violations(self.condition, verdicts, self._opened)
+        kept = states.busy | verdicts.known_at_last if self._remembers_all else states.busy
+        if kept.any():
+            self._states.append(states.take(np.flatnonzero(kept)))
+
+    @property
+    def states(self) -> States:
+        """What is to be remembered."""
+        return States.joined(self._states)
 
     @property
     def satisfied(self) -> Bools:
@@ -305,26 +283,35 @@ class _Tally:
         trigger = self.condition.trigger
         if trigger.percent is None:
             return meeting >= trigger.count
-        known = self._known + self._always
-        return (meeting > 0) & (meeting * 100.0 >= trigger.percent * known)
+        return (meeting > 0) & (meeting * 100.0 >= trigger.percent * self._known)
 
 
-def _violation(condition: _Evaluated, verdict: Verdict, length: int) -> _Violation:
-    met, values = verdict.met, verdict.values
-    closing = met.end[met.end < length]
+def _violations(
+    condition: _Evaluated, verdicts: Verdicts, opened: Set[SeriesKey]
+) -> Iterator[_Violation]:
+    """The series that meet the condition at some time or have an open incident."""
+    met, keys = verdicts.met, verdicts.keys
+    opened_rows = (keys.place[key] for key in opened & keys.place.keys())
+    rows = sorted({*met.row.tolist(), *opened_rows})
+    for row, runs in zip(rows, met.by_row(rows), strict=True):
+        yield _violation(condition, verdicts, row, runs)
+
+
+def _violation(condition: _Evaluated, verdicts: Verdicts, row: int, met: Runs) -> _Violation:
+    closing = met.end[met.end < len(verdicts.at_ns)]
     if not len(met) or met.first[0] > 0:
         closing = np.append(0, closing)
     reasons: dict[int, CloseReason] = {}
-    if values is not None:
-        reasons = dict.fromkeys(
-            closing[np.isnan(values[closing])].tolist(), CloseReason.MISSING_DATA
-        )
-    if verdict.gone is not None:
-        unknown = [index for index in closing.tolist() if not verdict.known_at(index)]
-        reasons |= dict.fromkeys(unknown, CloseReason.AUTO_CLOSED)
+    values = None if verdicts.values is None else verdicts.values[row]
+    if len(closing):
+        if values is not None:
+            missing = closing[np.isnan(values[closing])]
+            reasons = dict.fromkeys(missing.tolist(), CloseReason.MISSING_DATA)
+        unknown = closing[~verdicts.known(np.full_like(closing, row), closing)]
+        reasons |= dict.fromkeys(unknown.tolist(), CloseReason.AUTO_CLOSED)
     return _Violation(
         condition=condition,
-        key=verdict.key,
+        key=verdicts.keys.each[row],
         met=met,
         values=None
         if values is None
@@ -611,7 +598,7 @@ class _Shared:
         self.times = times
         self._project = project
         self._gatherings: dict[tuple[Filter, tuple[Aggregation, ...]], Gathering] = {}
-        self._silences: dict[tuple[Filter, tuple[Aggregation, ...], int], Silences] = {}
+        self._silences: dict[tuple[Filter, tuple[Aggregation, ...]], Silences] = {}
 
     def gathering(self, filter_: Filter, aggregations: tuple[Aggregation, ...]) -> Gathering:
         """Aggregated columns of what passes a filter."""
@@ -620,47 +607,37 @@ class _Shared:
             self._gatherings[name] = Gathering(filter_, aggregations, self.times)
         return self._gatherings[name]
 
-    def silences(
-        self, filter_: Filter, aggregations: tuple[Aggregation, ...], since_ns: int
-    ) -> Silences:
+    def silences(self, filter_: Filter, aggregations: tuple[Aggregation, ...]) -> Silences:
         """Newest points of what passes a filter."""
-        name = (filter_, aggregations, since_ns)
+        name = (filter_, aggregations)
         if name not in self._silences:
-            self._silences[name] = Silences(filter_, aggregations, self.times, since_ns=since_ns)
+            self._silences[name] = Silences(filter_, aggregations)
         return self._silences[name]
 
     def read(self, series: Iterable[Series]) -> None:
-        """Hand every series to those whose filter it passes."""
-        by_filter: dict[Filter, list[Gathering | Silences]] = {}
+        """Hand every block of series to those whose filter some of it passes."""
         everything: list[Gathering | Silences] = [
             *self._gatherings.values(),
             *self._silences.values(),
         ]
+        by_filter: dict[Filter, list[Gathering | Silences]] = {}
         for asked in everything:
             by_filter.setdefault(asked.filter, []).append(asked)
-        by_type: dict[str, list[tuple[Filter, list[Gathering | Silences]]]] = {}
-        grids = Grids(self.times)
-        for one in series:
-            if not len(one):
-                continue
-            metric_type = one.key.metric_type
-            if metric_type not in by_type:
-                # Most filters name their metric: the others need not be tried.
-                by_type[metric_type] = [
-                    (filter_, those)
-                    for filter_, those in by_filter.items()
-                    if filter_.metric_types is None or metric_type in filter_.metric_types
-                ]
-            reading: Reading | None = None
-            for filter_, those in by_type[metric_type]:
-                if not filter_.matches(one.key, project=self._project):
+        reach = reach_ns(step for _, steps in self._gatherings for step in steps)
+        grids = Grids(self.times, reach)
+        for block in blocks(series, block_length(self.times, reach)):
+            reading = Reading(block, grids.of(block))
+            metric_type = block.series[0].key.metric_type
+            for filter_, those in by_filter.items():
+                # Most filters name their metric: other series need not be tried.
+                if filter_.metric_types is not None and metric_type not in filter_.metric_types:
                     continue
-                if reading is None:
-                    reading = Reading(one, grids.of(one.end_ns))
-                for asked in those:
-                    asked.add(reading)
-        for gathering in self._gatherings.values():
-            gathering.finish()
+                chosen = select(block.keys, filter_, self._project)
+                if len(chosen.rows):
+                    for asked in those:
+                        asked.add(reading, chosen)
+        for asked in everything:
+            asked.finish()
 
 
 def _attend(
@@ -676,27 +653,29 @@ def _attend(
             for incident in one.state.open
             if incident.condition_name == condition.name
         }
-        tally = _Tally(condition, len(shared.times), opened)
+        tally = _Tally(condition, shared.times, opened)
         judge = Judge(
             condition,
             shared.times,
-            states=one.state.series.get(condition.name, {}),
+            states=one.state.series.get(condition.name, NO_STATES),
+            active_since_ns=one.active_since_ns,
             auto_close=one.spec.auto_close,
             found=tally.add if watch is None else _both(tally.add, partial(watch, condition)),
         )
-        judge.attend(shared.gathering, partial(shared.silences, since_ns=one.active_since_ns))
+        judge.attend(shared.gathering, shared.silences)
         found.append((judge, tally))
     return found
 
 
 def _both(
-    first: Callable[[Verdict], None], second: Callable[[Verdict], None]
-) -> Callable[[Verdict], None]:
-    def told(verdict: Verdict) -> None:
-        first(verdict)
-        second(verdict)
+    count: Callable[[Verdicts], None], watch: Callable[[Verdict], None]
+) -> Callable[[Verdicts], None]:
+    def found(verdicts: Verdicts) -> None:
+        count(verdicts)
+        for verdict in verdicts.each():
+            watch(verdict)
 
-    return told
+    return found
 
 
 def _conclude(

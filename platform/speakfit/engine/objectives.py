@@ -14,9 +14,10 @@ from datetime import timedelta
 
 import numpy as np
 
-from speakfit.engine.align import Aligner, Column
+from speakfit.engine.align import Aligner
+from speakfit.engine.columns import Columns
 from speakfit.engine.filters import Filter
-from speakfit.engine.points import Distributions, Floats, MetricKind, SeriesKey, ValueType
+from speakfit.engine.points import Distributions, Floats, Keys, MetricKind, SeriesKey, ValueType
 from speakfit.engine.reduce import Aggregation, Reducer
 from speakfit.errors import InvalidArgument
 
@@ -125,7 +126,7 @@ class BurnRate:
             reducer=Reducer.REDUCE_SUM,
         )
 
-    def column(self, first: Sequence[Column], second: Sequence[Column], length: int) -> Column:
+    def columns(self, first: Sequence[Columns], second: Sequence[Columns], length: int) -> Columns:
         """One series: bad share of the lookback period over the share that the goal allows.
 
         Without service there is no measurement. What was never written while there was service
@@ -147,32 +148,33 @@ class BurnRate:
         np.divide(np.nan_to_num(bad), total, out=share, where=total > 0)
         # 1 - 0.9 is a little less than 0.1, which would lift a burn rate of 2 above 2.
         allowed = round(1.0 - self.objective.goal, _DIGITS)
-        return Column(
-            key=SeriesKey.of(metric_type=str(self.selector)),
+        return Columns(
+            keys=Keys.of((SeriesKey.of(metric_type=str(self.selector)),)),
             kind=MetricKind.GAUGE,
             value_type=ValueType.DOUBLE,
-            values=np.clip(share, 0.0, 1.0) / allowed,
+            values=np.clip(share, 0.0, 1.0)[None] / allowed,
         )
 
 
-def _total(columns: Sequence[Column], length: int) -> Floats:
+def _total(several: Sequence[Columns], length: int) -> Floats:
     """The sum of what is there; NaN where nothing is."""
     total = np.full(length, np.nan)
-    for column in columns:
-        total = np.where(np.isnan(total), column.numbers, total + np.nan_to_num(column.numbers))
+    for columns in several:
+        for row in columns.numbers:
+            total = np.where(np.isnan(total), row, total + np.nan_to_num(row))
     return total
 
 
-def _outside(columns: Sequence[Column], cut: Cut, length: int) -> tuple[Floats, Floats]:
+def _outside(several: Sequence[Columns], cut: Cut, length: int) -> tuple[Floats, Floats]:
     """How many values lie outside a cut, and how many there are."""
     bad, total = np.full(length, np.nan), np.full(length, np.nan)
-    for column in columns:
-        if not isinstance(column.values, Distributions):
-            raise InvalidArgument(f"{column.key.metric_type} holds no distributions.")
-        count = column.values.count
-        lost = count - count_inside(column.values, cut.low, cut.high)
-        bad = np.where(np.isnan(bad), lost, bad + np.nan_to_num(lost))
-        total = np.where(np.isnan(total), count, total + np.nan_to_num(count))
+    for columns in several:
+        for key, values in columns.rows():
+            if not isinstance(values, Distributions):
+                raise InvalidArgument(f"{key.metric_type} holds no distributions.")
+            lost = values.count - count_inside(values, cut.low, cut.high)
+            bad = np.where(np.isnan(bad), lost, bad + np.nan_to_num(lost))
+            total = np.where(np.isnan(total), values.count, total + np.nan_to_num(values.count))
     return bad, total
 
 

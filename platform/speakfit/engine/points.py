@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Labels = tuple[tuple[str, str], ...]
+NEVER = int(np.iinfo(np.int64).min // 2)
+"""A time before all others; no difference to it overflows."""
 
 
 class MetricKind(StrEnum):
@@ -228,6 +230,19 @@ class Distributions:
             counts=counts,
         )
 
+    @classmethod
+    def joined(cls, columns: Sequence[Distributions]) -> Distributions:
+        """One column after the other; all have the same buckets."""
+        if len(columns) == 1:
+            return columns[0]
+        return cls(
+            buckets=columns[0].buckets,
+            count=np.concatenate([column.count for column in columns]),
+            mean=np.concatenate([column.mean for column in columns]),
+            ssd=np.concatenate([column.ssd for column in columns]),
+            counts=np.concatenate([column.counts for column in columns]),
+        )
+
     def over(self, layout: Buckets) -> Distributions:
         """The same column over a layout that holds all its bounds."""
         if layout == self.buckets:
@@ -362,6 +377,32 @@ class SeriesKey:
             system_labels=metadata.get("systemLabels", {}),
             user_labels=metadata.get("userLabels", {}),
         )
+
+
+class Keys:
+    """The keys of series side by side; made by `of`, they keep what was looked up by them."""
+
+    def __init__(self, each: tuple[SeriesKey, ...]) -> None:
+        """Keys in this order."""
+        self.each = each
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    @staticmethod
+    @lru_cache(maxsize=1_024)
+    def of(each: tuple[SeriesKey, ...]) -> Keys:
+        """The same object for the same keys in the same order."""
+        return Keys(each)
+
+    @cached_property
+    def place(self) -> dict[SeriesKey, int]:
+        """Where each key is."""
+        return {key: place for place, key in enumerate(self.each)}
+
+    def take(self, rows: Ints) -> Keys:
+        """Some of the keys."""
+        return Keys(tuple(self.each[row] for row in rows.tolist()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
 """Aggregation: series are aligned, then reduced across series within groups, step after step.
 
 What each reducer accepts and returns is in facts §1 (google.monitoring.v3.Aggregation). Series
-are aligned one at a time and added to their group, so a month of a thousand series needs the
+are aligned block by block and added to their groups, so a month of a thousand series needs the
 memory of its groups only; percentiles of numbers need all members at once.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,21 +21,24 @@ import numpy as np
 from speakfit.engine.align import (
     SMOOTHING_NS,
     Aligner,
-    Column,
-    Grids,
     Reading,
     aligned_type,
     moments,
     of_moments,
     percentile_of_counts,
 )
-from speakfit.engine.filters import Comparison, parse_filter
+from speakfit.engine.blocks import CELLS, Block, block_length, blocks
+from speakfit.engine.columns import Columns
+from speakfit.engine.filters import Comparison, Filter, parse_filter
+from speakfit.engine.grids import Grids
+from speakfit.engine.groups import Groups, Merging
 from speakfit.engine.points import (
     Bools,
     Buckets,
     Distributions,
     Floats,
     Ints,
+    Keys,
     MetricKind,
     Series,
     SeriesKey,
@@ -256,154 +261,134 @@ def aggregated_type(
     return kind, value_type
 
 
-def group_key(key: SeriesKey, group_by: Sequence[tuple[str, ...]]) -> SeriesKey:
-    """What is left of a key after reduction: metric, resource type and the grouped labels."""
-    kept: dict[tuple[str, ...], dict[str, str]] = {}
-    for path in group_by:
-        if len(path) != 3:
-            # resource.type and metric.type are always kept; project is the same for all.
-            continue
-        source = {
-            ("metric", "labels"): key.metric,
-            ("resource", "labels"): key.resource,
-            ("metadata", "system_labels"): key.system,
-            ("metadata", "user_labels"): key.user,
-        }[path[:2]]
-        if path[2] == "*":
-            kept.setdefault(path[:2], {}).update(source)
-        elif path[2] in source:
-            kept.setdefault(path[:2], {})[path[2]] = source[path[2]]
-    return SeriesKey.of(
-        metric_type=key.metric_type,
-        metric_labels=kept.get(("metric", "labels")),
-        resource_type=key.resource_type,
-        resource_labels=kept.get(("resource", "labels")),
-        system_labels=kept.get(("metadata", "system_labels")),
-        user_labels=kept.get(("metadata", "user_labels")),
-    )
-
-
-@dataclass(kw_only=True, eq=False)
-class _Group:
+class _Reduction:
     """Adds members up as they come; only percentiles and deviations of numbers keep them."""
 
-    key: SeriesKey
-    reducer: Reducer
-    kind: MetricKind
-    value_type: ValueType
-    length: int
-    always: int = 0
-    """Members that have a value everywhere; `count` counts the others."""
-    count: Floats | None = None
-    total: Floats | None = None
-    members: list[Floats] = field(default_factory=list)
-    buckets: Buckets | None = None
-    added: Floats | None = None
-    """Merged distributions: bucket counts for percentiles, all moments otherwise."""
+    def __init__(
+        self, step: Aggregation, length: int, *, kind: MetricKind, value_type: ValueType
+    ) -> None:
+        """For columns of `length` times; kind and type are those after the reduction."""
+        self._reducer = step.reducer
+        self._length = length
+        self._kind, self._value_type = kind, value_type
+        self._groups = Groups(step.group_by)
+        smallest = step.reducer is Reducer.REDUCE_MIN
+        largest = step.reducer is Reducer.REDUCE_MAX
+        self._ranked = smallest or largest
+        self._total = (
+            Merging(np.fmin if smallest else np.fmax, np.nan)
+            if self._ranked
+            else Merging(np.add, 0.0)
+        )
+        self._complete = Merging(np.add, 0.0)
+        self._count = Merging(np.add, 0.0)
+        self._members: dict[int, list[Floats]] = {}
+        self._buckets: Buckets | None = None
 
-    def add(self, column: Column) -> None:
-        missing = column.missing
+    def add(self, columns: Columns) -> None:
+        """Some members."""
+        groups = self._groups.of(columns.keys)
+        missing, values = columns.missing, columns.values
         if missing is None:
-            self.always += 1
-        elif self.count is None:
-            self.count = (~missing).astype(np.float64)
+            self._complete.add(groups, np.ones((len(columns), 1)))
         else:
-            self.count += ~missing
-        values = column.values
+            self._count.add(groups, (~missing).astype(np.float64))
+        if self._reducer is Reducer.REDUCE_COUNT:
+            return
         if isinstance(values, Distributions):
-            if self.reducer is not Reducer.REDUCE_COUNT:
-                self._add_distributions(values, missing)
-        elif self.reducer in PERCENTILES or self.reducer is Reducer.REDUCE_STDDEV:
-            self.members.append(values)
-        elif self.reducer in (Reducer.REDUCE_MIN, Reducer.REDUCE_MAX):
-            if self.total is None:
-                self.total = values.copy()
-            else:
-                pick = np.fmin if self.reducer is Reducer.REDUCE_MIN else np.fmax
-                pick(self.total, values, out=self.total)
-        elif self.total is None:
-            self.total = values.copy() if missing is None else np.where(missing, 0.0, values)
+            self._add_distributions(groups, values, missing)
+        elif self._reducer in PERCENTILES or self._reducer is Reducer.REDUCE_STDDEV:
+            for group, row in zip(groups.tolist(), values, strict=True):
+                self._members.setdefault(group, []).append(row)
+        elif self._ranked or missing is None:
+            self._total.add(groups, values)
         else:
-            np.add(self.total, values, out=self.total, where=_there(missing))
+            self._total.add(groups, np.where(missing, 0.0, values))
 
-    def _add_distributions(self, values: Distributions, missing: Bools | None) -> None:
-        layout = values.buckets if self.buckets is None else union((self.buckets, values.buckets))
+    def _add_distributions(
+        self, groups: Ints, values: Distributions, missing: Bools | None
+    ) -> None:
+        layout = values.buckets if self._buckets is None else union((self._buckets, values.buckets))
         spreading = values.over(layout)
-        only_counts = self.reducer in PERCENTILES
-        table = spreading.counts if only_counts else moments(spreading)
-        if self.added is None or self.buckets is None:
-            self.added = table.copy() if missing is None else np.where(missing[:, None], 0.0, table)
-        else:
-            if layout != self.buckets:
-                outside = 0 if only_counts else _MOMENTS
-                self.added = np.concatenate(
-                    (
-                        self.added[:, :outside],
-                        spread(self.added[:, outside:], self.buckets, layout),
-                    ),
-                    axis=1,
-                )
-            there = True if missing is None else ~missing[:, None]
-            np.add(self.added, table, out=self.added, where=there)
-        self.buckets = layout
+        table = spreading.counts if self._reducer in PERCENTILES else moments(spreading)
+        if missing is not None:
+            table = np.where(missing.reshape(-1, 1), 0.0, table)
+        if self._buckets is not None and layout != self._buckets and self._total.rows is not None:
+            before = self._total.rows
+            outside = 0 if self._reducer in PERCENTILES else _MOMENTS
+            self._total.rows = np.concatenate(
+                (before[..., :outside], spread(before[..., outside:], self._buckets, layout)),
+                axis=-1,
+            )
+        self._buckets = layout
+        self._total.add(groups, table.reshape(len(groups), self._length, -1))
 
-    @property
-    def _counted(self) -> Floats:
-        counted = np.full(self.length, float(self.always))
-        return counted if self.count is None else counted + self.count
+    def results(self) -> Iterator[Columns]:
+        """The groups, as many at once as fit a block."""
+        keys, length = self._groups.keys, max(1, CELLS // self._length)
+        for first in range(0, len(keys), length):
+            chosen = range(first, min(first + length, len(keys)))
+            yield Columns(
+                keys=keys if len(chosen) == len(keys) else keys.take(np.array(chosen)),
+                kind=self._kind,
+                value_type=self._value_type,
+                values=self._result(chosen),
+            )
 
-    def result(self) -> Floats | Distributions:
-        count = self._counted
+    def _result(self, chosen: range) -> Floats | Distributions:
+        part = slice(chosen.start, chosen.stop)
+        count = np.zeros((len(chosen), self._length))
+        for merged in (self._complete, self._count):
+            known = merged.of(part)
+            count[: len(known)] += known
         some = count > 0
-        if self.reducer is Reducer.REDUCE_COUNT:
+        if self._reducer is Reducer.REDUCE_COUNT:
             return np.where(some, count, np.nan)
-        if self.added is not None:
-            return self._of_histogram(self.added, some)
-        if self.members:
-            return self._of_members()
-        assert self.total is not None
-        if self.reducer in (Reducer.REDUCE_MEAN, Reducer.REDUCE_FRACTION_TRUE):
-            mean: Floats = np.divide(
-                self.total, count, out=np.full(self.length, np.nan), where=some
-            )
+        if self._members:
+            return np.stack([self._of_members(self._members[group]) for group in chosen])
+        assert self._total.rows is not None
+        total = self._total.rows[part]
+        if self._buckets is not None:
+            return self._of_histograms(total, some, self._buckets)
+        if self._reducer in (Reducer.REDUCE_MEAN, Reducer.REDUCE_FRACTION_TRUE):
+            mean: Floats = np.divide(total, count, out=np.full(count.shape, np.nan), where=some)
             return mean
-        if self.reducer is Reducer.REDUCE_COUNT_FALSE:
-            return np.where(some, count - self.total, np.nan)
-        return np.where(some, self.total, np.nan)
+        if self._reducer is Reducer.REDUCE_COUNT_FALSE:
+            return np.where(some, count - total, np.nan)
+        return np.where(some, total, np.nan)
 
-    def _of_histogram(self, added: Floats, some: Bools) -> Floats | Distributions:
-        assert self.buckets is not None
-        if self.reducer in PERCENTILES:
-            return percentile_of_counts(added, self.buckets, PERCENTILES[self.reducer])
-        column = of_moments(self.buckets, added, some)
-        if self.reducer is Reducer.REDUCE_MEAN:
-            return np.where(column.count > 0, column.mean, np.nan)
-        if self.reducer is Reducer.REDUCE_STDDEV:
+    def _of_histograms(
+        self, total: Floats, some: Bools, buckets: Buckets
+    ) -> Floats | Distributions:
+        rows = total.reshape(some.size, -1)
+        if self._reducer in PERCENTILES:
+            share = PERCENTILES[self._reducer]
+            return percentile_of_counts(rows, buckets, share).reshape(some.shape)
+        merged = of_moments(buckets, rows, some.ravel())
+        if self._reducer is Reducer.REDUCE_MEAN:
+            return np.where(merged.count > 0, merged.mean, np.nan).reshape(some.shape)
+        if self._reducer is Reducer.REDUCE_STDDEV:
             variance: Floats = np.divide(
-                column.ssd, column.count, out=np.full(len(column), np.nan), where=column.count > 0
+                merged.ssd, merged.count, out=np.full(some.size, np.nan), where=merged.count > 0
             )
-            deviation: Floats = np.sqrt(variance)
+            deviation: Floats = np.sqrt(variance).reshape(some.shape)
             return deviation
-        return column
+        return merged
 
-    def _of_members(self) -> Floats:
+    def _of_members(self, members: Sequence[Floats]) -> Floats:
         """Piece by piece, so that sorting needs little more memory than the members."""
-        result = np.full(self.length, np.nan)
-        for first in range(0, self.length, _SORTED_AT_ONCE):
+        result = np.full(self._length, np.nan)
+        for first in range(0, self._length, _SORTED_AT_ONCE):
             part = slice(first, first + _SORTED_AT_ONCE)
-            matrix = np.column_stack([member[part] for member in self.members])
+            matrix = np.column_stack([member[part] for member in members])
             some = ~np.isnan(matrix).all(axis=1)
             if some.any():
                 result[part][some] = (
                     np.nanstd(matrix[some], axis=1)
-                    if self.reducer is Reducer.REDUCE_STDDEV
-                    else _quantile(matrix[some], PERCENTILES[self.reducer] / 100.0)
+                    if self._reducer is Reducer.REDUCE_STDDEV
+                    else _quantile(matrix[some], PERCENTILES[self._reducer] / 100.0)
                 )
         return result
-
-
-def _there(missing: Bools | None) -> Bools | bool:
-    return True if missing is None else ~missing
 
 
 def _quantile(matrix: Floats, share: float) -> Floats:
@@ -420,72 +405,95 @@ def _quantile(matrix: Floats, share: float) -> Floats:
     return np.where(below == above, below, between)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """The series of a block that pass a filter."""
+
+    keys: Keys
+    rows: Ints
+
+    def of(self, block: Block) -> list[Series]:
+        """The series themselves."""
+        return [block.series[row] for row in self.rows.tolist()]
+
+
+@lru_cache(maxsize=1_024)
+def select(keys: Keys, filter_: Filter, project: str) -> Selection:
+    """Which of these series pass a filter; worked out once for the same series."""
+    chosen = [filter_.matches(key, project=project) for key in keys.each]
+    rows = np.flatnonzero(chosen)
+    return Selection(keys=keys if all(chosen) else Keys.of(keys.take(rows).each), rows=rows)
+
+
+def select_all(block: Block) -> Selection:
+    """Every series of a block."""
+    return Selection(keys=block.keys, rows=np.arange(len(block)))
+
+
 class Stream:
-    """Aggregates series as they come: what is complete is given out, the rest at the end."""
+    """Aggregates blocks as they come: what is complete is given out, the rest at the end."""
 
     def __init__(self, aggregations: Sequence[Aggregation], at_ns: Ints) -> None:
         """No aggregation at all means the newest point of each series."""
         self._steps = tuple(aggregations) or (Aggregation(),)
         self._at = at_ns
         self._kept: list[Series] = []
-        self._groups: dict[SeriesKey, _Group] = {}
+        self._reductions: dict[tuple[MetricKind, ValueType], _Reduction] = {}
 
-    def add(self, reading: Reading) -> Column | None:
-        """The column of this series, if nothing else can become part of it.
+    def add(self, reading: Reading, chosen: Selection) -> Columns | None:
+        """The columns of these series, if nothing else can become part of them.
 
         Raises InvalidArgument in Google's words when a step does not fit.
         """
         if len(self._steps) > 1:
-            self._kept.append(reading.series)
+            self._kept += chosen.of(reading.block)
             return None
         (step,) = self._steps
-        column = reading.column(step.aligner, step.period_ns)
+        columns = reading.columns(step.aligner, step.period_ns).take(chosen.rows, chosen.keys)
         if step.reducer is Reducer.REDUCE_NONE:
-            return column
-        kind, value_type = reduced_type(step.reducer, column.kind, column.value_type)
-        key = group_key(column.key, step.group_by)
-        if key not in self._groups:
-            self._groups[key] = _Group(
-                key=key,
-                reducer=step.reducer,
-                kind=kind,
-                value_type=value_type,
-                length=len(self._at),
+            return columns
+        sort = (columns.kind, columns.value_type)
+        if sort not in self._reductions:
+            kind, value_type = reduced_type(step.reducer, *sort)
+            self._reductions[sort] = _Reduction(
+                step, len(self._at), kind=kind, value_type=value_type
             )
-        self._groups[key].add(column)
+        self._reductions[sort].add(columns)
         return None
 
-    def rest(self) -> Iterator[Column]:
+    def rest(self) -> Iterator[Columns]:
         """The columns that were waiting for the last series."""
         if len(self._steps) > 1:
             yield from _in_steps(self._kept, self._steps, self._at)
-        for group in self._groups.values():
-            yield Column(
-                key=group.key, kind=group.kind, value_type=group.value_type, values=group.result()
-            )
+        for reduction in self._reductions.values():
+            yield from reduction.results()
 
 
-def columns(
+def reach_ns(aggregations: Iterable[Aggregation]) -> int:
+    """The longest period of these steps, at least that of no aggregation."""
+    return max([to_ns(RAW_WINDOW), *(step.period_ns for step in aggregations)])
+
+
+def aggregated(
     series: Iterable[Series], aggregations: Sequence[Aggregation], at_ns: Ints
-) -> Iterator[Column]:
-    """Aggregate series at the given times, one resulting series after the other.
+) -> Iterator[Columns]:
+    """Aggregate series at the given times, block after block.
 
-    Without reduction each series is yielded before the next is aligned. Raises InvalidArgument
-    in Google's words when a step does not fit.
+    Without reduction a block is given out before the next is aligned. Raises InvalidArgument in
+    Google's words when a step does not fit.
     """
-    stream, grids = Stream(aggregations, at_ns), Grids(at_ns)
-    for one in series:
-        if not len(one):
-            continue
-        column = stream.add(Reading(one, grids.of(one.end_ns)))
-        if column is not None:
-            yield column
+    reach = reach_ns(aggregations)
+    stream, grids = Stream(aggregations, at_ns), Grids(at_ns, reach)
+    for block in blocks(series, block_length(at_ns, reach)):
+        columns = stream.add(Reading(block, grids.of(block)), select_all(block))
+        if columns is not None:
+            yield columns
     yield from stream.rest()
 
 
 def _in_steps(
     series: Sequence[Series], steps: Sequence[Aggregation], at_ns: Ints
-) -> Iterator[Column]:
+) -> Iterator[Columns]:
     """Later steps align what earlier ones put at the ends of their periods.
 
     An evaluation at t sees the points of the step before at t, t - period, t - 2 periods, ...;
@@ -497,40 +505,53 @@ def _in_steps(
     if last.aligner is Aligner.ALIGN_PERCENT_CHANGE:
         length += SMOOTHING_NS
     reach = -(-length // inner_ns)
-    gathered: dict[SeriesKey, Column] = {}
+    gathered: dict[SeriesKey, Floats | Distributions] = {}
+    kind, value_type = MetricKind.GAUGE, ValueType.DOUBLE
     for phase in np.unique(at_ns % inner_ns):
         chosen = np.flatnonzero(at_ns % inner_ns == phase)
         times = at_ns[chosen]
         grid = np.unique(times[:, None] - np.arange(reach)[None, :] * inner_ns)
-        points = [
+        points = (
             inner
-            for column in columns(series, before, grid)
-            if len(inner := _as_series(column, grid, inner_ns))
-        ]
-        for column in columns(points, (last,), times):
-            target = gathered.get(column.key)
-            if target is None:
-                target = replace(column, values=_blank(column.values, len(at_ns)))
-                gathered[column.key] = target
-            _put(target.values, chosen, column.values)
-    yield from gathered.values()
+            for columns in aggregated(series, before, grid)
+            for inner in _as_series(columns, grid, inner_ns)
+        )
+        for columns in aggregated(points, (last,), times):
+            kind, value_type = columns.kind, columns.value_type
+            for key, values in columns.rows():
+                if key not in gathered:
+                    gathered[key] = _blank(values, len(at_ns))
+                _put(gathered[key], chosen, values)
+    for keys, together in _side_by_side(gathered):
+        yield Columns(keys=keys, kind=kind, value_type=value_type, values=together)
 
 
-def _as_series(column: Column, at_ns: Ints, period_ns: int) -> Series:
-    values = column.values
-    numbers = values.count if isinstance(values, Distributions) else values
-    some = ~np.isnan(numbers)
-    end = at_ns[some]
-    start = end if column.kind is MetricKind.GAUGE else end - period_ns
-    return Series(
-        key=column.key,
-        kind=column.kind,
-        value_type=column.value_type,
-        start_ns=start,
-        end_ns=end,
-        values=None if isinstance(values, Distributions) else values[some],
-        distributions=values.take(some) if isinstance(values, Distributions) else None,
-    )
+def _side_by_side(
+    rows: Mapping[SeriesKey, Floats | Distributions],
+) -> Iterator[tuple[Keys, Floats | Distributions]]:
+    """Numbers all at once; distributions, whose buckets may differ, one by one."""
+    numbers = {key: row for key, row in rows.items() if not isinstance(row, Distributions)}
+    if numbers:
+        yield Keys.of(tuple(numbers)), np.stack(list(numbers.values()))
+    for key, row in rows.items():
+        if isinstance(row, Distributions):
+            yield Keys.of((key,)), row
+
+
+def _as_series(columns: Columns, at_ns: Ints, period_ns: int) -> Iterator[Series]:
+    for key, values in columns.rows():
+        numbers = values.count if isinstance(values, Distributions) else values
+        some = ~np.isnan(numbers)
+        end = at_ns[some]
+        yield Series(
+            key=key,
+            kind=columns.kind,
+            value_type=columns.value_type,
+            start_ns=end if columns.kind is MetricKind.GAUGE else end - period_ns,
+            end_ns=end,
+            values=None if isinstance(values, Distributions) else values[some],
+            distributions=values.take(some) if isinstance(values, Distributions) else None,
+        )
 
 
 def _blank(like: Floats | Distributions, length: int) -> Floats | Distributions:
@@ -559,20 +580,20 @@ def _put(target: Floats | Distributions, rows: Ints, values: Floats | Distributi
 def aggregate(series: Sequence[Series], aggregations: Sequence[Aggregation], at_ns: Ints) -> Table:
     """All aggregated series as one table, in the order of their keys.
 
-    Without series the table is empty and says GAUGE DOUBLE. Raises InvalidArgument like columns.
+    Without series the table is empty and says GAUGE DOUBLE. Raises InvalidArgument like aggregated.
     """
     times = np.asarray(at_ns, dtype=np.int64)
-    found = sorted(columns(series, aggregations, times), key=lambda column: column.key)
+    found = list(aggregated(series, aggregations, times))
     kind = found[0].kind if found else MetricKind.GAUGE
     value_type = found[0].value_type if found else ValueType.DOUBLE
-    keys = tuple(column.key for column in found)
-    rows = [column.values for column in found]
-    histograms = tuple(row for row in rows if isinstance(row, Distributions))
+    rows = sorted((row for columns in found for row in columns.rows()), key=itemgetter(0))
+    keys = tuple(key for key, _ in rows)
+    histograms = tuple(row for _, row in rows if isinstance(row, Distributions))
     if histograms:
         return Table(
             keys=keys, at_ns=times, kind=kind, value_type=value_type, distributions=histograms
         )
-    numbers = [row for row in rows if not isinstance(row, Distributions)]
+    numbers = [row for _, row in rows if not isinstance(row, Distributions)]
     return Table(
         keys=keys,
         at_ns=times,

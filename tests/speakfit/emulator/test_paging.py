@@ -30,6 +30,8 @@ from tests.speakfit.emulator.bench import (
     policy,
 )
 
+MINUTE = timedelta(minutes=1)
+
 
 def test_a_bad_metric_pages_with_its_runbook_and_recovery_resolves_the_page(bench: Bench) -> None:
     bench.write(bench.series(1))
@@ -192,6 +194,61 @@ def test_a_restart_keeps_points_policies_channels_and_open_incidents(tmp_path: P
         assert (bench.read(), bench.emulator.incidents()) == before[:2]
         bench.minutes(3, 1)
         assert [page.status for page in bench.pages()] == ["resolved"]
+
+
+def test_a_restart_keeps_what_is_pending_and_what_has_had_data(tmp_path: Path) -> None:
+    lasting = {"duration": {"seconds": 300}}
+    silent = condition(
+        "silent",
+        filter=f'metric.type="{METRIC}" resource.type="generic_task" metric.labels.queue="old"',
+        evaluation_missing_data="EVALUATION_MISSING_DATA_ACTIVE",
+        **lasting,
+    )
+    with Bench(data_dir=tmp_path) as bench:
+        clock = bench.clock
+        bench.write(bench.series(1))
+        bench.create(conditions=[condition(**lasting), silent])
+        clock.advance(MINUTE / 2)
+        bench.write(bench.series(1, queue="old"))
+        bench.minutes(2, 500)
+    # The queue is deep since 12:01; the old one had data then and has none from 12:02 on.
+    with Bench(data_dir=tmp_path, clock=clock) as bench:
+        bench.minutes(4, 500)
+        assert bench.emulator.incidents() == []
+        for name in ("deep", "silent"):
+            bench.minutes(1, 500)
+            assert bench.emulator.incidents()[0]["conditionDisplayName"] == name
+
+
+def test_a_policy_that_cannot_be_evaluated_does_not_silence_the_others(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = "workload.googleapis.com/speakfit.api.requests"
+    counter = {
+        **bench.series(1, metric=served),
+        "metric_kind": "CUMULATIVE",
+        "points": [
+            {
+                "interval": {"start_time": bench.stamp(-MINUTE), "end_time": bench.stamp()},
+                "value": {"int64_value": 1},
+            }
+        ],
+    }
+    bench.write(counter, bench.series(1))
+    of_growth = condition(
+        filter=f'metric.type="{served}" AND resource.type="generic_task"',
+        aggregations=[{"alignment_period": {"seconds": 60}, "per_series_aligner": "ALIGN_RATE"}],
+    )
+    channel = bench.pagerduty_channel().name
+    for conditions in ([condition()], [of_growth], [condition()]):
+        bench.create(conditions=conditions, notification_channels=[channel])
+    # The counter becomes a gauge behind the policy's back, of which there is no rate.
+    bench.metrics.delete_metric_descriptor(name=f"{PROJECT}/metricDescriptors/{served}")
+    for _ in range(5):
+        bench.write(bench.series(1, metric=served))
+        bench.minutes(1, 500)
+    assert [page.status for page in bench.pages()] == ["triggered", "triggered"]
+    assert "could not be evaluated" in caplog.text
 
 
 def test_a_full_disk_refuses_writes_and_loses_nothing_that_was_accepted(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from speakfit.engine.conditions import AbsenceCondition, ThresholdCondition, Trigger
 from speakfit.engine.incidents import Event, IncidentOpened, PolicyState, Snooze, replay
 from speakfit.engine.points import (
     Buckets,
@@ -168,6 +170,20 @@ def policy(
 ) -> AlertPolicySpec:
     descriptor = Descriptor(kind=kind, value_type=value_type)
     return parse_policy(raw_policy(*conditions, **more), descriptors=lambda _: descriptor)
+
+
+def remembering(spec: AlertPolicySpec) -> AlertPolicySpec:
+    """The policy, enabled, with conditions that remember every series that was measured.
+
+    Others remember the violating ones only; a trigger of a percentage needs to know them all.
+    """
+    conditions = tuple(
+        replace(condition, trigger=Trigger(percent=100.0))
+        if isinstance(condition, (ThresholdCondition, AbsenceCondition))
+        else condition
+        for condition in spec.conditions
+    )
+    return replace(spec, enabled=True, conditions=conditions)
 
 
 def story(events: Sequence[Event]) -> list[str]:

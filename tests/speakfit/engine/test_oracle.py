@@ -10,14 +10,24 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speakfit.engine import blocks
 from speakfit.engine.incidents import PolicyState, Replay, replay, replay_many
-from speakfit.engine.points import MetricKind, Series, ValueType
+from speakfit.engine.points import (
+    Buckets,
+    Distributions,
+    Floats,
+    Ints,
+    MetricKind,
+    Series,
+    ValueType,
+)
 from speakfit.engine.policies import AlertPolicySpec
 from speakfit.engine.reduce import aggregate, parse_aggregation
 from tests.speakfit.engine.build import (
@@ -340,5 +350,84 @@ def test_policies_replayed_together_tell_what_each_tells_alone(several: list[Cas
     together = replay_many(
         [Replay(spec=spec, state=PolicyState.empty()) for spec in specs], iter(series), at
     )
-    alone = tuple(replay(spec, PolicyState.empty(), series, at) for spec in specs)
+    with pytest.MonkeyPatch.context() as patch:
+        # Nor does it matter which series are worked on side by side.
+        patch.setattr(blocks, "CELLS", 1)
+        alone = tuple(replay(spec, PolicyState.empty(), series, at) for spec in specs)
     assert together == alone
+
+
+GAUGE_ALIGNERS = [
+    "ALIGN_NEXT_OLDER", "ALIGN_MIN", "ALIGN_MAX", "ALIGN_MEAN", "ALIGN_SUM", "ALIGN_COUNT",
+    "ALIGN_STDDEV", "ALIGN_INTERPOLATE", "ALIGN_PERCENT_CHANGE",
+]  # fmt: skip
+ALIGNERS = {
+    (MetricKind.GAUGE, ValueType.DOUBLE): GAUGE_ALIGNERS,
+    (MetricKind.DELTA, ValueType.DOUBLE): ["ALIGN_DELTA", "ALIGN_RATE", "ALIGN_SUM", "ALIGN_MEAN"],
+    (MetricKind.CUMULATIVE, ValueType.DOUBLE): ["ALIGN_DELTA", "ALIGN_RATE"],
+    (MetricKind.GAUGE, ValueType.DISTRIBUTION): ["ALIGN_SUM", "ALIGN_PERCENTILE_95"],
+    (MetricKind.DELTA, ValueType.DISTRIBUTION): ["ALIGN_DELTA", "ALIGN_SUM"],
+    (MetricKind.CUMULATIVE, ValueType.DISTRIBUTION): ["ALIGN_DELTA"],
+}
+
+
+def odd_series(number: int, kind: MetricKind, value_type: ValueType, seed: int) -> Series:
+    """Uneven times, fractions that round, restarts: whatever might differ by a last digit."""
+    random = np.random.default_rng([seed, number])
+    count = int(random.integers(1, 90))
+    end = np.sort(random.choice(np.arange(1, 360), count, replace=False)) * (MINUTE // 6)
+    start = end if kind is MetricKind.GAUGE else np.append(end[0] - MINUTE, end[:-1])
+    if kind is MetricKind.CUMULATIVE:
+        born = np.maximum.accumulate(np.where(random.random(count) < 0.1, start, start[0]))
+        start = np.minimum(born, start)
+    of = key(i=f"{number:02}")
+    if value_type is ValueType.DOUBLE:
+        values = random.standard_normal(count).round(2)
+        return Series.of_numbers(
+            key=of, kind=kind, value_type=value_type, start_ns=start, end_ns=end, values=values
+        )
+    counts = random.integers(0, 5, (count, 4)).astype(float)
+    column = Distributions(
+        buckets=Buckets.explicit([0.1, 0.5, 2.5]),
+        count=counts.sum(axis=1),
+        mean=random.random(count),
+        ssd=random.random(count),
+        counts=counts,
+    )
+    return Series.of_distributions(key=of, kind=kind, start_ns=start, end_ns=end, values=column)
+
+
+def rows(series: list[Series], at: Ints, raw: dict[str, Any]) -> list[Floats]:
+    """What each series, or group, comes to: numbers, or all that a distribution consists of."""
+    table = aggregate(series, [parse_aggregation(raw, field="a")], at)
+    if table.distributions is None:
+        assert table.values is not None
+        return list(table.values)
+    return [
+        np.column_stack((one.count, one.mean, one.ssd, one.counts)) for one in table.distributions
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([(sort, name) for sort, names in ALIGNERS.items() for name in names]),
+    st.sampled_from([60, 90, 300, 1_800]),
+    st.integers(0, 9_999),
+)
+def test_not_even_rounding_depends_on_what_else_is_aligned_or_evaluated_at_once(
+    asked: tuple[tuple[MetricKind, ValueType], str], period: int, seed: int
+) -> None:
+    (kind, value_type), name = asked
+    each = aggregation(name, period=f"{period}s")
+    added = aggregation(name, period=f"{period}s", reducer="REDUCE_SUM")
+    series = [odd_series(number, kind, value_type, seed) for number in range(17)]
+    at = minutes(*range(1, 63))
+    together, (total,) = rows(series, at, each), rows(series, at, added)
+    for found, one in zip(together, series, strict=True):
+        np.testing.assert_array_equal(found, rows([one], at, each)[0])
+    for time in (0, 1, 30, 61):
+        then = at[time : time + 1]
+        np.testing.assert_array_equal([row[time] for row in together], [
+            row[0] for row in rows(series, then, each)
+        ])  # fmt: skip
+        np.testing.assert_array_equal(total[time], rows(series, then, added)[0][0])
