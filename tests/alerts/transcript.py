@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\b\d{19,20}\b")
 def command(alerts: Run, line: str, **environment: str) -> str:
     """Run one command line; what a person sees of it, errors marked with `!`."""
     done = alerts(*shlex.split(line), **environment)
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     for key in KEYS.values():
         assert key not in done.stdout + done.stderr
     errors = "".join(f"! {text}\n" for text in done.stderr.splitlines())
