@@ -20,8 +20,14 @@ def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python -m ")])
-def test_every_command_of_the_readme_is_known(line: str) -> None:
+ASKS = (ROOT / "docs" / "asks.md").read_text(encoding="utf-8")
+ANSWERS = sorted(set(re.findall(r"`(python -m alerts [^`]+)`", ASKS)))
+
+
+@pytest.mark.parametrize(
+    "line", [*(line for line in LINES if line.startswith("python -m ")), *ANSWERS]
+)
+def test_every_command_of_the_documents_is_known(line: str) -> None:
     _, _, module, *arguments = words(line)
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments, "--help"],
