@@ -121,11 +121,15 @@ class _Maker:
 
     def metric(self, *needs: Descriptor, resource: str = "") -> Metric:
         """A metric that the policy does not use yet, of one of the kinds."""
-        declared = self.chance(0.4)
-        pool = [one for one in (_OURS if declared else _SYSTEM) if one[0] not in self._used]
-        name, usual = self.dice.choice(pool or list(_SYSTEM))
-        declared = name in dict(_OURS)
         descriptor = self.dice.choice(needs or _KINDS)
+        names = [
+            one for one in (_OURS if self.chance(0.4) else _SYSTEM) if one[0] not in self._used
+        ]
+        if descriptor.kind is MetricKind.DELTA:
+            # Nobody may declare such a custom metric.
+            names = [one for one in names if not one[0].startswith("custom.googleapis.com/")]
+        name, usual = self.dice.choice(names or list(_SYSTEM))
+        declared = name in dict(_OURS)
         self._used.add(name)
         made = Metric(
             type=name,
