@@ -5,32 +5,16 @@ Together with speakfit.engine.rules it makes the table of docs/fidelity.md.
 
 from __future__ import annotations
 
-from speakfit.engine.rules import Rule, Status
+from speakfit.engine.rules import Rule, RulesOf
 
-_TESTS = "tests/speakfit/emulator"
-_CASES = "tests/conformance"
 _SERVICE = "google.monitoring.v3 metric_service.proto"
 _QUOTAS = "cloud.google.com/monitoring/quotas"
 _OURS = "ours"
 _NOT_FOUND = "no page found"
 
 
-def _rule(status: Status, text: str, citation: str, test: str) -> Rule:
-    folder = _CASES if ".yaml" in test else _TESTS
-    return Rule(text=text, citation=citation, status=status, test=f"{folder}/{test}")
-
-
-def _documented(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.DOCUMENTED, text, citation, test)
-
-
-def _observed(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.OBSERVED, text, citation, test)
-
-
-def _assumed(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.ASSUMED, text, citation, test)
-
+_EMULATOR = RulesOf(folder="tests/speakfit/emulator")
+_documented, _observed, _assumed = _EMULATOR.documented, _EMULATOR.observed, _EMULATOR.assumed
 
 EMULATOR_RULES: tuple[Rule, ...] = (
     # Writing

@@ -29,7 +29,6 @@ class Rule:
     test: str
 
 
-_TESTS = "tests/speakfit/engine"
 _CASES = "tests/conformance"
 _COMMON = "google.monitoring.v3 common.proto, Aggregation"
 _ALERT = "google.monitoring.v3 alert.proto, AlertPolicy"
@@ -42,23 +41,31 @@ _BURNING = "cloud.google.com/stackdriver/docs/solutions/slo-monitoring/alerting-
 _PARTIAL = "cloud.google.com/monitoring/alerts/partial-metric-data (from memory)"
 
 
-def _rule(status: Status, text: str, citation: str, test: str) -> Rule:
-    folder = _CASES if ".yaml" in test else _TESTS
-    return Rule(text=text, citation=citation, status=status, test=f"{folder}/{test}")
+@dataclass(frozen=True, kw_only=True)
+class RulesOf:
+    """Makes the rules whose tests are in one folder, or among the conformance cases."""
+
+    folder: str
+
+    def documented(self, text: str, citation: str, test: str) -> Rule:
+        """A rule that Google writes down."""
+        return self._rule(Status.DOCUMENTED, text, citation, test)
+
+    def observed(self, text: str, citation: str, test: str) -> Rule:
+        """A rule that was seen at work."""
+        return self._rule(Status.OBSERVED, text, citation, test)
+
+    def assumed(self, text: str, citation: str, test: str) -> Rule:
+        """A rule of ours, until somebody knows better."""
+        return self._rule(Status.ASSUMED, text, citation, test)
+
+    def _rule(self, status: Status, text: str, citation: str, test: str) -> Rule:
+        folder = _CASES if ".yaml" in test else self.folder
+        return Rule(text=text, citation=citation, status=status, test=f"{folder}/{test}")
 
 
-def _documented(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.DOCUMENTED, text, citation, test)
-
-
-def _observed(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.OBSERVED, text, citation, test)
-
-
-def _assumed(text: str, citation: str, test: str) -> Rule:
-    return _rule(Status.ASSUMED, text, citation, test)
-
-
+_ENGINE = RulesOf(folder="tests/speakfit/engine")
+_documented, _observed, _assumed = _ENGINE.documented, _ENGINE.observed, _ENGINE.assumed
 _SELECTS = "test_filters.py::test_operators_and_functions_select_series"
 
 RULES: tuple[Rule, ...] = (
