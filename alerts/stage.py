@@ -568,7 +568,9 @@ class _SetUp:
                     (*path, "resource", label),
                     f"{resource_type} has no label {label!r}.",
                     did_you_mean(
-                        label, known.labels, otherwise=f"It has {', '.join(known.labels)}."
+                        label,
+                        known.labels,
+                        otherwise=f"It has {', '.join((*known.labels, 'project_id'))}.",
                     ),
                 )
 
