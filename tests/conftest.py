@@ -34,6 +34,20 @@ REAL_TIME = (ROOT / "tests" / "services", ROOT / "tests" / "speakfit_ops")
 """Tests of processes that work in real time; two of them at once would starve each other."""
 
 
+def pytest_configure() -> None:
+    """Undo what starting the suite in the background does.
+
+    A shell leaves interrupts ignored there, nohup hang-ups, and every process that a test starts
+    would inherit it.
+    """
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two processes (`-n 2`), all real-time tests stay in one, and begin first."""
 
