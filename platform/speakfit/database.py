@@ -52,21 +52,23 @@ STATEMENT_LIMIT = timedelta(seconds=10)
 
 
 class RecordingStatus(StrEnum):
-    """Where a recording stands; completed and failed are final."""
+    """Where a recording stands; completed is final, failed and cancelled may be tried again."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class ChunkStatus(StrEnum):
-    """Where a chunk stands; done and failed are final."""
+    """Where a chunk stands; done is final, failed and cancelled may be tried again."""
 
     PENDING = "pending"
     LEASED = "leased"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Instant(TypeDecorator[datetime]):
@@ -117,12 +119,97 @@ class Table(DeclarativeBase):
     """Base of every table."""
 
 
+class Caller(Table):
+    """Who may call the API: a person or a program, known by one subject."""
+
+    __tablename__ = "callers"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    subject: Mapped[str] = mapped_column(String(255), unique=True)
+    """`key:NAME` for holders of API keys, `google:SUB` for Google accounts; never an address."""
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class ApiKey(Table):
+    """A key that a caller shows; only the hash of its secret part is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """The part of the key that is no secret: it finds this row."""
+    caller_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("callers.id", ondelete="CASCADE"), index=True
+    )
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the secret part, hexadecimal."""
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+    last_used_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class StoredObject(Table):
+    """An upload in the audio store, named by its content; several recordings may share it."""
+
+    __tablename__ = "stored_objects"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    touched_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    """When an upload last named it; what no recording refers to is removed some time later."""
+
+
+class UploadSession(Table):
+    """A promise to take an upload at a signed address, until it expires or is completed."""
+
+    __tablename__ = "upload_sessions"
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    caller_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("callers.id", ondelete="CASCADE"), index=True
+    )
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    checksum: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 that the caller announced, hexadecimal."""
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    recording_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    """The recording it became."""
+
+
+class IdempotencyKey(Table):
+    """An answer that is given again to a request that is sent again (Idempotency-Key)."""
+
+    __tablename__ = "idempotency_keys"
+
+    caller_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("callers.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column("idempotency_key", String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of route and payload, hexadecimal; another payload under the same key is refused."""
+    status_code: Mapped[int | None] = mapped_column(Integer)
+    """None while the first request is still being worked on."""
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    locked_until: Mapped[datetime] = mapped_column(Instant)
+    """When a request that never finished no longer stands in the way."""
+
+
 class Recording(Table):
     """One accepted upload; also the unit of work `prepare`, under a lease of its own."""
 
     __tablename__ = "recordings"
+    __table_args__ = (Index("recordings_of_caller", "caller_id", "created_at", "id"),)
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    caller_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("callers.id"))
+    """Whose it is; None for those accepted before callers were known, which nobody sees."""
+    object_key: Mapped[str | None] = mapped_column(String(255), index=True)
+    """Where the audio store keeps it; None for those in a folder of their own."""
+    options: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """How the caller wants it transcribed (language, prompt); None for the defaults."""
     status: Mapped[str] = mapped_column(String(16), default=RecordingStatus.QUEUED, index=True)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
@@ -139,6 +226,8 @@ class Recording(Table):
     lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Its place in the fair order of work among all callers; the lowest is taken next."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -167,6 +256,10 @@ class Chunk(Table):
     lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Its place in the fair order of work among all callers; the lowest is taken next."""
+    model: Mapped[str | None] = mapped_column(String(128))
+    """What transcribed it."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -186,6 +279,27 @@ class OutboxMessage(Table):
     chunk_index: Mapped[int | None] = mapped_column(Integer)
     traceparent: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class DeadLetter(Table):
+    """Work that was begun as often as allowed and never finished; kept until it is tried again."""
+
+    __tablename__ = "dead_letters"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    task: Mapped[str] = mapped_column(String(64))
+    recording_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("recordings.id", ondelete="CASCADE"), index=True
+    )
+    chunk_index: Mapped[int | None] = mapped_column(Integer)
+    attempts: Mapped[int] = mapped_column(Integer)
+    error: Mapped[str] = mapped_column(Text)
+    """What the last attempt met; never what was said."""
+    died_at: Mapped[datetime] = mapped_column(Instant)
+    settled_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+    """When somebody tried it again or let it go; None while it waits for a decision."""
 
 
 class WorkerHeartbeat(Table):
