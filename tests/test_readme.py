@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
-LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+LINES = [
+    line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
+]
 
 
 def words(line: str) -> list[str]:

@@ -79,6 +79,18 @@ class Settings(BaseSettings):
         default=EXPORT_INTERVAL,
         description="Policy time between two metric exports, and between two heartbeats.",
     )
+    id_token_audience: str | None = Field(
+        default=None,
+        description="OAuth client id that Google ID tokens must be made for; unset takes none.",
+    )
+    id_token_keys_url: str = Field(
+        default="https://www.googleapis.com/oauth2/v3/certs",
+        description="Address of Google's signing keys (JWKS).",
+    )
+    id_token_issuers: str = Field(
+        default="https://accounts.google.com,accounts.google.com",
+        description="Who may have issued an ID token, separated by commas.",
+    )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
 
     @field_validator("max_recording_duration", "chunk_lease", "export_interval")

@@ -270,6 +270,8 @@ class Demo:
         self.metrics = metric_client(target)
         self.project_name = target.project_name
         self.api = Api(base=f"http://127.0.0.1:{self.stack.ports.api}")
+        key = self.stack.environment["SPEAKFIT_API_KEY"]
+        self.api.session.headers["Authorization"] = f"Bearer {key}"
         self.console_url = f"http://127.0.0.1:{self.stack.ports.console}"
         self.story.tell("[green]✔[/] SpeakFit is up: database, queue, API, worker, monitoring")
         self.story.detail(

@@ -159,6 +159,7 @@ class Stack:
             part = self.parts[server.name]
             server.wait_ready(part.process, part.log)
         self._migrate()
+        self.environment["SPEAKFIT_API_KEY"] = _api_key(self.folder / "api-key", database.url)
         self.start_part("api")
         self.start_part("worker")
         self.start_part("runbooks")
@@ -533,6 +534,26 @@ def _routing_keys(file: Path) -> dict[str, str]:
     return keys
 
 
+def _api_key(file: Path, database_url: str) -> str:
+    """A key for whoever works with this stack; the same after a restart, while it is valid."""
+    from services.api.keys import create_key, identify_key
+    from speakfit.database import make_engine
+
+    engine = make_engine(database_url)
+    try:
+        kept = file.read_text(encoding="utf-8") if file.exists() else ""
+        if identify_key(engine, kept) is not None:
+            return kept
+        made = create_key(engine, name="local-stack").key
+    finally:
+        engine.dispose()
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+        output.write(made)
+    return made
+
+
 def _whisper_model() -> str:
     """The folder of the tiny.en model that a wheel brings, found without running its code."""
     import importlib.util
@@ -606,7 +627,7 @@ def _addresses(stack: Stack) -> str:
         ("PostgreSQL", stack.parts["PostgreSQL"].address),
         ("Valkey", stack.parts["Valkey"].address),
         ("data and logs", str(stack.folder)),
-        ("settings", "python -m speakfit_ops.stack env"),
+        ("settings", "python -m speakfit_ops.stack env (SPEAKFIT_API_KEY is among them)"),
         ("next", "python -m alerts apply"),
     )
     return "\n".join(f"  {name:<18}{where}" for name, where in rows)

@@ -1,30 +1,49 @@
-"""`python -m services.api`: the API under uvicorn, on loopback unless told otherwise."""
+"""`python -m services.api`: the API under uvicorn, and the keys of those who may call it.
+
+Everything heavy is imported by what needs it: `--help` must not wait for any.
+"""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from typing import Annotated
 
+import typer
+
+from services.api import key_commands
 from speakfit.errors import SpeakFitError, TargetError
 
+# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+_EXIT_USAGE = 64
 
-def main(arguments: list[str]) -> int:
-    """Serve until told to stop; 0 after a stop, 1 for an error in settings or a used port."""
-    parser = argparse.ArgumentParser(
-        prog="python -m services.api",
-        description="Serve the API. Needs DATABASE_URL and REDIS_URL.",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback)")
-    parser.add_argument("--port", type=int, help="port to bind, 0 for any (default: PORT)")
-    options = parser.parse_args(arguments)
-    try:
-        return _serve(options.host, options.port)
-    except SpeakFitError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+app = typer.Typer(
+    name="services.api",
+    epilog="Exit codes: 0 fine, 1 error, 64 wrong usage.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(key_commands.app, name="keys")
 
 
-def _serve(host: str, port: int | None) -> int:
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port to bind, 0 for any; PORT when left out.")
+    ] = None,
+) -> None:
+    """Serve the API until told to stop.
+
+    Needs DATABASE_URL and REDIS_URL.
+    """
+    if context.invoked_subcommand is None:
+        _serve(host, port)
+
+
+def _serve(host: str, port: int | None) -> None:
     import signal
     import socket
 
@@ -34,7 +53,7 @@ def _serve(host: str, port: int | None) -> int:
     from speakfit.settings import read_settings
 
     settings = read_settings()
-    app = create_app(settings)
+    application = create_app(settings)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     wanted = settings.port if port is None else port
@@ -52,11 +71,25 @@ def _serve(host: str, port: int | None) -> int:
     print(f"listening on http://{host}:{listener.getsockname()[1]}", flush=True)
     # Cloud Run gives ten seconds in all; a stalled upload would use up any time it were given.
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, server_header=False, timeout_graceful_shutdown=3)
+        uvicorn.Config(
+            application, log_config=None, server_header=False, timeout_graceful_shutdown=3
+        )
     )
     server.run(sockets=[listener])
-    return 0
+
+
+def main() -> int:
+    """0 after a stop, 1 for an error in settings or a used port, 64 for wrong usage."""
+    try:
+        return app(prog_name="python -m services.api", standalone_mode=False) or 0
+    except SpeakFitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except _USAGE_ERROR as error:
+        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
+        print("  to do: `python -m services.api --help` lists what there is.", file=sys.stderr)
+        return _EXIT_USAGE
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from services.api import problems, readiness, recordings
+from services.api.callers import Callers, Guard, make_verifiers
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
@@ -24,6 +25,9 @@ from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
+
+ROUTERS = (recordings.router, readiness.router)
+"""Everything the API answers; the voice that reads feedback aloud will be one more."""
 
 # Twice this at most: the framework answers on 40 threads, which share them.
 _POOL_SIZE = 10
@@ -67,20 +71,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings=settings, engine=engine, celery=celery, outbox_has_news=news
     )
     problems.install(app)
-    app.include_router(recordings.router)
-    app.include_router(readiness.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    callers = Callers(make_verifiers(settings, engine))
+    # The last added is the outermost: refusals are measured too.
+    app.add_middleware(Guard, callers=callers, routes=every_route())
     app.add_middleware(Measure, telemetry=telemetry)
-    be_born(
-        telemetry,
-        [
-            route
-            for router in (recordings.router, readiness.router)
-            for route in router.routes
-            if isinstance(route, APIRoute)
-        ],
-    )
+    be_born(telemetry, every_route())
     _observe(telemetry, settings)
     return app
+
+
+def every_route() -> list[APIRoute]:
+    """Every route of ours; the framework's own, which document them, are not among them."""
+    return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
 def _observe(telemetry: Telemetry, settings: Settings) -> None:

@@ -70,6 +70,12 @@ def unavailable(part: str) -> Problem:
     )
 
 
+def of_database(error: Exception) -> Problem:
+    """What the caller is told when the database fails; the log gets the kind of error only."""
+    logger.error("database error: %s", type(error).__name__)
+    return unavailable("database")
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the application, its framework included, as a problem."""
 
@@ -92,9 +98,8 @@ def install(app: FastAPI) -> None:
             todo="Correct it; /docs describes every parameter.",
         ).response(request.url.path)
 
-    async def of_database(request: Request, error: Exception) -> JSONResponse:
-        logger.error("database error: %s", type(error).__name__)
-        return unavailable("database").response(request.url.path)
+    async def of_sql(request: Request, error: Exception) -> JSONResponse:
+        return of_database(error).response(request.url.path)
 
     async def of_anything(request: Request, error: Exception) -> JSONResponse:
         logger.error("unexpected error", exc_info=error)
@@ -110,7 +115,7 @@ def install(app: FastAPI) -> None:
         Problem: of_problem,
         HTTPException: of_http,
         RequestValidationError: of_validation,
-        SQLAlchemyError: of_database,
+        SQLAlchemyError: of_sql,
         Exception: of_anything,
     }
     for kind, answer in handlers.items():

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Engine, text
 
+from services.api.callers import OPEN
 from services.api.recordings import Services
 from speakfit.database import current_revision, head_revision
 from speakfit.jobs import make_redis
@@ -34,13 +35,18 @@ class Readiness(BaseModel):
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> dict[str, str]:
     """The process serves; nothing else is asked, so a lost database does not restart it."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={503: {"model": Readiness}},
+    openapi_extra=OPEN,
+)
 def readyz(request: Request) -> JSONResponse:
     """Database, broker and migrations, each with its latency; 503 while one fails."""
     services: Services = request.app.state.services

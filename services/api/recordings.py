@@ -16,8 +16,11 @@ from celery import Celery
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from services.api.callers import Reader, Writer
+from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.transcript import Transcript, assemble
 from services.api.uploads import FIELD, Upload, receive
@@ -117,17 +120,21 @@ router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
 
 @router.post("", status_code=HTTPStatus.ACCEPTED, openapi_extra=_UPLOAD_FORM)
-async def accept(request: Request, response: Response, services: Given) -> RecordingView:
+async def accept(
+    request: Request, response: Response, services: Given, caller: Writer
+) -> RecordingView:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
     view = await run_in_threadpool(
-        _accept, services, upload, _traceparent(request.headers.get("traceparent"))
+        _accept, services, caller, upload, _traceparent(request.headers.get("traceparent"))
     )
     response.headers["Location"] = view.links.self
     return view
 
 
-def _accept(services: Services, upload: Upload, traceparent: str) -> RecordingView:
+def _accept(
+    services: Services, caller: Identity, upload: Upload, traceparent: str
+) -> RecordingView:
     try:
         measured = _measure(upload, services.settings)
         final = upload.keep(services.settings.audio_dir)
@@ -138,6 +145,7 @@ def _accept(services: Services, upload: Upload, traceparent: str) -> RecordingVi
         with transaction(services.engine) as session:
             recording = Recording(
                 id=upload.recording_id,
+                caller_id=caller.caller_id,
                 content_type=measured.content_type,
                 size_bytes=upload.size_bytes,
                 checksum=upload.checksum,
@@ -190,28 +198,23 @@ def _traceparent(given: str | None) -> str:
 
 
 @router.get("/{recording_id}")
-def show(recording_id: str, services: Given) -> RecordingView:
+def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
     """How the recording stands and how far it is."""
-    known = _known_form(recording_id)
     with transaction(services.engine) as session:
-        recording = session.get(Recording, known)
-        if recording is None:
-            raise _unknown()
+        recording = own_recording(session, caller, recording_id)
         done = session.scalar(
             select(func.count())
             .select_from(Chunk)
-            .where(Chunk.recording_id == known, Chunk.status == ChunkStatus.DONE)
+            .where(Chunk.recording_id == recording.id, Chunk.status == ChunkStatus.DONE)
         )
         return _view(recording, done=done or 0)
 
 
 @router.get("/{recording_id}/transcript")
-def transcript(recording_id: str, services: Given) -> Transcript:
+def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript:
     """Text, segments, words with times and coaching figures; 409 until completed."""
     with transaction(services.engine) as session:
-        recording = session.get(Recording, _known_form(recording_id))
-        if recording is None:
-            raise _unknown()
+        recording = own_recording(session, caller, recording_id)
         if recording.status != RecordingStatus.COMPLETED:
             raise _not_ready(recording)
         results = session.scalars(
@@ -225,11 +228,18 @@ def transcript(recording_id: str, services: Given) -> Transcript:
         )
 
 
-def _known_form(recording_id: str) -> uuid.UUID:
+def own_recording(session: Session, caller: Identity, recording_id: str) -> Recording:
+    """The caller's recording of this id; what belongs to others is as unknown as what is not."""
     try:
-        return uuid.UUID(recording_id)
+        known = uuid.UUID(recording_id)
     except ValueError:
         raise _unknown() from None
+    recording = session.scalar(
+        select(Recording).where(Recording.id == known, Recording.caller_id == caller.caller_id)
+    )
+    if recording is None:
+        raise _unknown()
+    return recording
 
 
 def _unknown() -> Problem:

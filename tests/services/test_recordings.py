@@ -289,6 +289,7 @@ def test_a_stop_under_stalled_uploads_is_no_error_of_the_server(
     own = {**environment, "AUDIO_DIR": str(tmp_path / "audio")}
     head = (
         b"POST /v1/recordings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+        b"Authorization: %s\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'
     )
@@ -300,7 +301,7 @@ def test_a_stop_under_stalled_uploads_is_no_error_of_the_server(
                 line = stalled.enter_context(
                     socket.create_connection((api.base_url.host, api.base_url.port or 0))
                 )
-                line.sendall(head)
+                line.sendall(head % api.headers["authorization"].encode())
             until(lambda: len(list(incoming.glob("*.part"))) == 3, what="three stalled uploads")
         requests = [json.loads(one) for one in log.read_text().splitlines() if '"request"' in one]
     assert [one["status"] for one in requests] == [499] * 3

@@ -158,6 +158,15 @@ def test_a_stack_starts_again_with_its_data_after_its_supervisor_was_killed(
     try:
         assert not any(is_process(part) for part in record["parts"].values())
         assert visits(second.environment) == 2
+        assert (folder / "api-key").stat().st_mode & 0o077 == 0
+        key = record["environment"]["SPEAKFIT_API_KEY"]
+        assert second.environment["SPEAKFIT_API_KEY"] == key, "a shell that has it may go on"
+        answer = requests.get(
+            f"http://127.0.0.1:{second.ports.api}/v1/recordings/none",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=10,
+        )
+        assert answer.status_code == 404, "known to the API; without a key it would be 401"
     finally:
         second.stop()
 
