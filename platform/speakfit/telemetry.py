@@ -30,6 +30,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMe
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
+from speakfit import correlation
 from speakfit.clock import Clock
 from speakfit.errors import SpeakFitError, TargetError
 from speakfit.metrics import METRICS, VERSION_LABEL, Instrument, Metric
@@ -46,6 +47,7 @@ _REPEAT_LOG_AFTER = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
 
+_LABELS_FIELD = "logging.googleapis.com/labels"
 _RELEASE = {VERSION_LABEL: version("speakfit-platform")}
 
 
@@ -345,11 +347,15 @@ class _OncePerWhile(logging.Filter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line, in the field names that Cloud Logging reads."""
+    """One JSON object a line, in the field names that Cloud Logging reads.
 
-    def __init__(self, service: str) -> None:
+    https://cloud.google.com/logging/docs/structured-logging#special-payload-fields
+    """
+
+    def __init__(self, service: str, *, project: str | None = None) -> None:
         super().__init__()
         self._service = service
+        self._traces = f"projects/{project}/traces/" if project else ""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -358,6 +364,7 @@ class JsonLines(logging.Formatter):
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
+            **self._correlation(),
         }
         context = getattr(record, "context", None)
         if isinstance(context, Mapping):
@@ -368,11 +375,28 @@ class JsonLines(logging.Formatter):
             line["stack"] = traceback.format_tb(record.exc_info[2])
         return json.dumps(line, ensure_ascii=False)
 
+    def _correlation(self) -> dict[str, Any]:
+        labels = {"service": self._service, **_RELEASE}
+        request = correlation.current.get()
+        if request is None:
+            return {_LABELS_FIELD: labels}
+        return {
+            _LABELS_FIELD: {**labels, "request_id": request.request_id},
+            "logging.googleapis.com/trace": self._traces + request.trace_id,
+            "logging.googleapis.com/spanId": request.span_id,
+            "logging.googleapis.com/trace_sampled": request.sampled,
+        }
 
-def configure_logging(service: str, level: int = logging.INFO) -> None:
-    """Send every log record to standard output as JSON; called once, at the start."""
+
+def configure_logging(
+    service: str, level: int = logging.INFO, *, project: str | None = None
+) -> None:
+    """Send every log record to standard output as JSON; called once, at the start.
+
+    With the Google Cloud project that traces belong to, Cloud Logging links a line to its trace.
+    """
     output = logging.StreamHandler(sys.stdout)
-    output.setFormatter(JsonLines(service))
+    output.setFormatter(JsonLines(service, project=project))
     root = logging.getLogger()
     root.handlers[:] = [output]
     root.setLevel(level)

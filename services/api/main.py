@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from services.api import problems, readiness, recordings
 from services.api.callers import Callers, Guard, make_verifiers
+from services.api.envelope import Envelope
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
@@ -39,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; a SettingsError names what is missing before anything starts."""
-    configure_logging("api")
+    settings = settings or read_settings()
+    configure_logging("api", project=settings.google_cloud_project)
     # One line a request is ours, with the route instead of the path.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    settings = settings or read_settings()
     engine = make_engine(settings.require("database_url"), pool_size=_POOL_SIZE)
     celery = make_celery(settings.require("redis_url"))
     news = threading.Event()
@@ -74,8 +75,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     callers = Callers(make_verifiers(settings, engine))
-    # The last added is the outermost: refusals are measured too.
+    # The last added is the outermost: refusals are measured too, and carry what answers carry.
     app.add_middleware(Guard, callers=callers, routes=every_route())
+    app.add_middleware(Envelope)
     app.add_middleware(Measure, telemetry=telemetry)
     be_born(telemetry, every_route())
     _observe(telemetry, settings)

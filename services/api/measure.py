@@ -100,6 +100,12 @@ class Measure:
                     "method": method,
                     "route": route,
                     "status": status,
+                    "httpRequest": {
+                        "requestMethod": method,
+                        "requestUrl": route,
+                        "status": status,
+                        "latency": f"{seconds:.4f}s",
+                    },
                     "seconds": round(seconds, 4),
                 }
             },

@@ -76,8 +76,19 @@ def of_database(error: Exception) -> Problem:
     return unavailable("database")
 
 
+def of_anything() -> Problem:
+    """What the caller is told of an error that nobody expected."""
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal",
+        title="Something went wrong on our side.",
+        detail="The error is in our log.",
+        todo="Try again; tell us when it stays, with the X-Request-Id of the answer.",
+    )
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error of the application, its framework included, as a problem."""
+    """Answer every error that is expected, the framework's included, as a problem."""
 
     async def of_problem(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
@@ -101,22 +112,11 @@ def install(app: FastAPI) -> None:
     async def of_sql(request: Request, error: Exception) -> JSONResponse:
         return of_database(error).response(request.url.path)
 
-    async def of_anything(request: Request, error: Exception) -> JSONResponse:
-        logger.error("unexpected error", exc_info=error)
-        return Problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "internal",
-            title="Something went wrong on our side.",
-            detail="The error is in our log.",
-            todo="Try again; tell us when it stays.",
-        ).response(request.url.path)
-
     handlers: dict[Any, Any] = {
         Problem: of_problem,
         HTTPException: of_http,
         RequestValidationError: of_validation,
         SQLAlchemyError: of_sql,
-        Exception: of_anything,
     }
     for kind, answer in handlers.items():
         app.add_exception_handler(kind, answer)
