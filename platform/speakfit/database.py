@@ -127,6 +127,8 @@ class Caller(Table):
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     subject: Mapped[str] = mapped_column(String(255), unique=True)
     """`key:NAME` for holders of API keys, `google:SUB` for Google accounts; never an address."""
+    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """When work of theirs was last begun, counted in turns; the lowest is served next."""
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 
@@ -197,6 +199,12 @@ class IdempotencyKey(Table):
     """When a request that never finished no longer stands in the way."""
 
 
+# Behind all that wait already: so new recordings of a caller cannot starve an old one of theirs.
+_LAST_TURN = text(
+    "(SELECT coalesce(max(turn), 0) + 1 FROM recordings WHERE status IN ('queued', 'processing'))"
+)
+
+
 class Recording(Table):
     """One accepted upload; also the unit of work `prepare`, under a lease of its own."""
 
@@ -226,8 +234,9 @@ class Recording(Table):
     lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Its place in the fair order of work among all callers; the lowest is taken next."""
+    turn: Mapped[int] = mapped_column(BigInteger, default=_LAST_TURN, server_default="0")
+    """When work on it was last begun, or it was accepted, counted in turns; of one caller's
+    recordings the lowest is served next."""
     created_at: Mapped[datetime] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -256,8 +265,6 @@ class Chunk(Table):
     lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Its place in the fair order of work among all callers; the lowest is taken next."""
     model: Mapped[str | None] = mapped_column(String(128))
     """What transcribed it."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON)

@@ -1,16 +1,14 @@
 """What the API asks of the workers: names, payloads, the Celery settings both sides share.
 
-A message is only a hint that work exists; PostgreSQL says whether it is still to be done. So a
-lost message is sent again by the sweep and a doubled one finds nothing left to do.
+A message is only a hint that work exists; PostgreSQL says which work is next and whether any is
+left. So a lost message is sent again by the sweep and a doubled one finds nothing to do.
 """
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import uuid
-from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -30,15 +28,13 @@ TRANSCRIBE = "speakfit.transcribe_chunk"
 CHUNK_LENGTH = timedelta(seconds=30)
 """Whisper pads every window to 30 s, so shorter chunks waste work and longer ones gain nothing."""
 
-ATTEMPTS = 4
+ATTEMPTS = 3
 """How often a chunk or a preparation may be begun before it is failed as poisonous."""
 
-_HARD_LIMIT = timedelta(minutes=15)
-_VISIBILITY = 3 * _HARD_LIMIT
+_VISIBILITY = timedelta(minutes=45)
 _RELAY_AT_ONCE = 200
 # The key suffixes of kombu's Redis transport for its priority steps 0, 3, 6 and 9.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
-_JOB_HEADER = "speakfit_job"
 # A peer that vanished without a word is noticed after 10 + 3 x 5 s; Linux alone would take 2 h.
 _KEEPALIVE = {
     getattr(socket, name): seconds
@@ -58,13 +54,6 @@ class Job:
     recording_id: uuid.UUID
     chunk_index: int | None = None
     traceparent: str | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for every message about the same work."""
-        if self.chunk_index is None:
-            return f"{self.task}:{self.recording_id}"
-        return f"{self.task}:{self.recording_id}:{self.chunk_index}"
 
 
 class _Deliveries(kombu_redis.QoS):
@@ -139,7 +128,6 @@ def make_celery(redis_url: str) -> Celery:
         task_reject_on_worker_lost=True,
         task_serializer="json",
         task_store_errors_even_if_ignored=False,
-        task_time_limit=_HARD_LIMIT.total_seconds(),
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_pool_start_method="spawn",
@@ -156,9 +144,7 @@ def send(app: Celery, job: Job) -> None:
     payload: list[str | int] = [str(job.recording_id)]
     if job.chunk_index is not None:
         payload.append(job.chunk_index)
-    headers = {_JOB_HEADER: job.key}
-    if job.traceparent is not None:
-        headers["traceparent"] = job.traceparent
+    headers = {} if job.traceparent is None else {"traceparent": job.traceparent}
     app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
 
 
@@ -224,14 +210,3 @@ def waiting_count(client: redis.Redis) -> int:
 def unacknowledged_count(client: redis.Redis) -> int:
     """Messages taken and not acknowledged; a dead worker's stay until the visibility time-out."""
     return int(client.hlen("unacked"))
-
-
-def waiting_keys(client: redis.Redis) -> Counter[str]:
-    """The job keys of the messages nobody has taken."""
-    keys: Counter[str] = Counter()
-    for suffix in _PRIORITY_SUFFIXES:
-        for raw in client.lrange(QUEUE + suffix, 0, -1):
-            key = json.loads(raw).get("headers", {}).get(_JOB_HEADER)
-            if key is not None:
-                keys[key] += 1
-    return keys

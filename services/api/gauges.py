@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import redis
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, case, func, select, text
 from sqlalchemy.orm import Session
 
 from speakfit.clock import Clock, RealClock
@@ -40,19 +40,28 @@ DATABASE_GAUGES: tuple[Metric, ...] = (QUEUE_DEPTH, WORKERS_ALIVE, DATABASE_CONN
 
 
 def queue_depth(session: Session) -> int:
-    """Chunks accepted and not finished; a recording not yet cut counts what it will become."""
+    """Chunks accepted and not finished; of a recording being cut, also what is still to come."""
     cut = session.scalar(
         select(func.count())
         .select_from(Chunk)
         .where(Chunk.status.in_((ChunkStatus.PENDING, ChunkStatus.LEASED)))
     )
-    uncut = session.scalar(
-        select(func.coalesce(func.sum(Recording.expected_chunks), 0)).where(
+    made = (
+        select(func.count())
+        .select_from(Chunk)
+        .where(Chunk.recording_id == Recording.id)
+        .correlate(Recording)
+        .scalar_subquery()
+    )
+    to_come = session.scalar(
+        select(
+            func.sum(case((Recording.expected_chunks > made, Recording.expected_chunks - made)))
+        ).where(
             Recording.status.in_((RecordingStatus.QUEUED, RecordingStatus.PROCESSING)),
             Recording.speech.is_(None),
         )
     )
-    return int(cut or 0) + int(uncut or 0)
+    return int(cut or 0) + int(to_come or 0)
 
 
 def workers_alive(session: Session, fresh: timedelta) -> int:

@@ -19,28 +19,26 @@ from datetime import timedelta
 from pathlib import Path
 
 from celery import Celery
-from sqlalchemy import Engine, delete, select, text, update
+from sqlalchemy import Engine, delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.worker.lease import claimable_jobs, fail_exhausted
+from services.worker.dead_letters import bury_exhausted
+from services.worker.lease import claimable_jobs
 from speakfit.audio import chunk_path
 from speakfit.database import OutboxMessage, WorkerHeartbeat, database_now, transaction
 from speakfit.jobs import (
     BROKER_ERRORS,
-    Job,
     make_redis,
     relay_outbox,
     send,
     waiting_count,
-    waiting_keys,
 )
 from speakfit.settings import Settings
 
 SWEEP_EVERY = timedelta(milliseconds=500)
 
 _AT_ONCE = 1_000
-_RESEND_AFTER = timedelta(seconds=5)
 _UNKNOWN_SCALE_BEAT = timedelta(seconds=1)
 _SHORTEST_BEAT = timedelta(milliseconds=250)
 _FORGET_WORKERS_AFTER = timedelta(days=1)
@@ -50,11 +48,11 @@ logger = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Sends again what PostgreSQL says is to be done and the broker does not hold.
+    """Keeps as many messages in the broker as PostgreSQL says there is work nobody holds.
 
     So a killed worker's chunks go on when their lease expires, and an emptied Redis loses
-    nothing. Work is resent when two sweeps in a row miss its message: one may fall between a
-    message's delivery and its lease.
+    nothing. Messages are sent when two sweeps in a row miss them: one may fall between a
+    message's delivery and the lease that follows.
     """
 
     def __init__(self, engine: Engine, app: Celery, settings: Settings) -> None:
@@ -62,8 +60,7 @@ class Sweep:
         self._app = app
         self._audio_dir = settings.audio_dir
         self._redis = make_redis(settings.require("redis_url"))
-        self._missed: set[str] = set()
-        self._sent: dict[str, float] = {}
+        self._missed = 0
 
     def once(self) -> int:
         """Sweep, and count what was sent again; raises when the database or broker is away."""
@@ -71,24 +68,17 @@ class Sweep:
         with transaction(self._engine) as session:
             if not self._alone(session):
                 return 0
-            failed = fail_exhausted(session)
-            jobs = self._without_outbox(session, claimable_jobs(session, _AT_ONCE))
+            failed = bury_exhausted(session)
+            jobs = claimable_jobs(session, _AT_ONCE)
+            unsent = session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
         for recording_id in failed:
             logger.error("a recording failed", extra={"context": {"recording": str(recording_id)}})
             remove_chunks(self._audio_dir, recording_id)
-        if not jobs or waiting_count(self._redis) >= len(jobs):
-            self._missed = set()
-            return 0
-        held = waiting_keys(self._redis)
-        now = time.monotonic()
-        horizon = now - _RESEND_AFTER.total_seconds()
-        self._sent = {key: at for key, at in self._sent.items() if at > horizon}
-        missing = [job for job in jobs if job.key not in held and job.key not in self._sent]
-        again = [job for job in missing if job.key in self._missed]
+        missing = max(0, len(jobs) - unsent - waiting_count(self._redis)) if jobs else 0
+        again = jobs[: min(missing, self._missed)]
         for job in again:
             send(self._app, job)
-            self._sent[job.key] = now
-        self._missed = {job.key for job in missing} - {job.key for job in again}
+        self._missed = missing - len(again)
         if again:
             logger.info("sent %d messages again that the broker had lost", len(again))
         return len(again)
@@ -98,20 +88,6 @@ class Sweep:
         if session.get_bind().dialect.name != "postgresql":
             return True
         return bool(session.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")))
-
-    def _without_outbox(self, session: Session, jobs: list[Job]) -> list[Job]:
-        """What the outbox still holds is not lost, it is only not sent yet."""
-        if not jobs:
-            return []
-        waiting = {
-            Job(task=task, recording_id=recording_id, chunk_index=index).key
-            for task, recording_id, index in session.execute(
-                select(
-                    OutboxMessage.task, OutboxMessage.recording_id, OutboxMessage.chunk_index
-                ).limit(_AT_ONCE)
-            ).tuples()
-        }
-        return [job for job in jobs if job.key not in waiting]
 
 
 def remove_chunks(audio_dir: Path, recording_id: uuid.UUID) -> None:

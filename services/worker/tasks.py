@@ -1,51 +1,52 @@
 """The two tasks, and the child process they run in.
 
 Model, database pool and telemetry are made in the child: none of them survives being inherited.
-A message delivered twice, or too late, finds no lease to take and ends there.
+A message only says that there is work. Who gets it does the work whose turn it is, and goes on
+until there is none; so a message delivered twice, or too late, finds nothing to do and ends there.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import time
+import traceback
 import uuid
 import wave
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from celery import Task, shared_task
+from celery import Celery, Task, shared_task
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from services.worker.engine import load_model, transcribe
-from services.worker.lease import (
-    ChunkWork,
+from services.worker.dead_letters import AUDIO_MISSING
+from services.worker.engine import check_model, load_model, transcribe
+from services.worker.lease import ChunkWork, Preparation, Renewal, claim, give_back, renewed
+from services.worker.results import (
     Cut,
-    Preparation,
-    claim_chunk,
-    claim_recording,
     fail_preparation,
-    give_back,
-    renewed,
-    store_preparation,
+    finished_chunks,
+    still_wanted,
+    store_cuts,
+    store_last_cuts,
     store_result,
 )
-from services.worker.speech import VoiceActivity, spans, stretches
+from services.worker.speech import Stretch, VoiceActivity, spans, stretches
 from services.worker.sweep import remove_chunks
-from speakfit.audio import chunk_path, decode, read_chunk, source_path, write_chunk
+from speakfit.audio import Samples, chunk_path, decode, read_chunk, source_path, write_chunk
 from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
 from speakfit.jobs import BROKER_ERRORS, PREPARE, TRANSCRIBE, relay_outbox
 from speakfit.metrics import CHUNKS
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
-
-Work = TypeVar("Work", Preparation, ChunkWork)
 
 # What a bad byte in the audio, or our own mistake about it, raises. Everything else is taken for
 # trouble of the machine or a server: wrongly forgiven work only waits, wrongly blamed work is lost.
@@ -60,6 +61,10 @@ _BLAMED = (
     ValueError,
     wave.Error,
 )
+# Cutting costs about 50 ms a chunk: a turn of it is shorter than one of transcribing. The first
+# tells a short recording from a long one, whose first chunk others wait for.
+_FIRST_BATCH = 2
+_BATCH = 8
 _SHORTEST_PAUSE = timedelta(milliseconds=250)
 _LONGEST_PAUSE = timedelta(seconds=30)
 
@@ -67,6 +72,26 @@ DONE = {"outcome": "done"}
 FAILED = {"outcome": "failed"}
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class Cutting:
+    """A recording that is being cut, between two batches of its cuts."""
+
+    work: Preparation
+    renewal: Renewal
+    stretches: Iterator[Stretch]
+    judged: list[float]
+    finished: frozenset[int] = frozenset()
+    count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Next:
+    """A chunk that stays with the process that cut it, and its samples."""
+
+    work: ChunkWork
+    samples: Samples
 
 
 @dataclass(kw_only=True)
@@ -77,6 +102,9 @@ class Child:
     engine: Engine
     telemetry: Telemetry
     model: Any
+    model_name: str
+    cuttings: list[Cutting] = field(default_factory=list)
+    next: _Next | None = None
     troubles: int = 0
     """How often in a row this machine or a server, not the audio, kept it from working."""
 
@@ -103,6 +131,7 @@ def _begin(**_: Any) -> None:
         telemetry.start()
         began = time.monotonic()
         model = load_model(settings)
+        VoiceActivity()
         logger.info("model loaded in %.2f s", time.monotonic() - began)
         _children.append(
             Child(
@@ -110,6 +139,7 @@ def _begin(**_: Any) -> None:
                 engine=engine_from(settings),
                 telemetry=telemetry,
                 model=model,
+                model_name=Path(check_model(settings)).name,
             )
         )
     except Exception:
@@ -136,123 +166,228 @@ def _child() -> Child:
     return _children[0]
 
 
+@shared_task(name=PREPARE, bind=True)
+def prepare(self: Task[Any, Any], _recording_id: str) -> None:
+    """A recording waits to be cut."""
+    _serve(_child(), self.app)
+
+
+@shared_task(name=TRANSCRIBE, bind=True)
+def transcribe_chunk(self: Task[Any, Any], _recording_id: str, _index: int) -> None:
+    """A chunk waits to be transcribed."""
+    _serve(_child(), self.app)
+
+
+def _serve(child: Child, app: Celery) -> None:
+    """Do the work whose turn it is until there is none, or this process is in trouble.
+
+    Long recordings stay open between two batches of their cuts and take turns like everybody, so
+    three hours keep nobody else waiting. What is open is never left.
+    """
+    while _serve_one(child, app) or child.cuttings:
+        pass
+
+
+def _serve_one(child: Child, app: Celery) -> bool:
+    lease = child.settings.chunk_lease
+    if child.next is not None:
+        kept, child.next = child.next, None
+        return _transcribe(child, kept.work, kept.samples)
+    for lost in [cutting for cutting in child.cuttings if cutting.renewal.lost]:
+        _close(child, lost)
+    try:
+        work = claim(child.engine, lease, cutting=[one.work for one in child.cuttings])
+    except SQLAlchemyError:
+        logger.exception("no work could be claimed")
+        _pause(child)
+        return False
+    if isinstance(work, ChunkWork):
+        return _transcribe(child, work, None)
+    if isinstance(work, Preparation):
+        return _cut(child, app, work)
+    for lost in list(child.cuttings):
+        _close(child, lost)
+    return False
+
+
 def _attempt(
-    child: Child,
-    claim: Callable[[], Work | None],
-    work_on: Callable[[Work], None],
-) -> None:
-    """Work under a lease; on an error give the work back, and say whether it was to blame.
+    child: Child, work: Preparation | ChunkWork, act: Callable[[], None], end: Callable[[], None]
+) -> bool:
+    """Act on work that is ours; on an error end it, give it back, and say whether it is to blame.
 
     Trouble of this machine or of a server (disk full, database away, GPU gone) is not the work's
     fault: nothing accepted may be lost to it. The work goes back for others and this process
-    pauses, longer each time, instead of taking the next.
+    pauses, longer each time, instead of taking the next. Audio that is missing may be either: the
+    attempt counts, and there is a pause before the next.
     """
-    work: Work | None = None
     try:
-        work = claim()
-        if work is None:
-            return
-        with renewed(child.engine, work, child.settings.chunk_lease):
-            work_on(work)
-    except _BLAMED:
-        if work is not None:
-            give_back(child.engine, work, forgiven=False)
-        raise
-    except Exception:
-        child.troubles += 1
-        pause = min(_SHORTEST_PAUSE * 2 ** min(child.troubles - 1, 20), _LONGEST_PAUSE)
-        logger.exception("trouble; the work is given back, this process pauses %s", pause)
-        _give_back_and_pause(child, work, pause.total_seconds())
-    else:
-        child.troubles = 0
+        act()
+    except Exception as error:
+        end()
+        missing = isinstance(error, FileNotFoundError)
+        forgiven = not missing and not isinstance(error, _BLAMED)
+        logger.exception(
+            "an attempt failed", extra={"context": {"blamed": not forgiven, **_named(work)}}
+        )
+        met = AUDIO_MISSING if missing else _told(error)
+        _give_back(child, work, error=met, forgiven=forgiven)
+        if forgiven or missing:
+            _pause(child)
+        return not forgiven
+    child.troubles = 0
+    return True
 
 
-def _give_back_and_pause(
-    child: Child, work: Preparation | ChunkWork | None, seconds: float
-) -> None:
+def _named(work: Preparation | ChunkWork) -> dict[str, str | int]:
+    name: dict[str, str | int] = {"recording": str(work.recording_id)}
+    return {**name, "chunk": work.index} if isinstance(work, ChunkWork) else name
+
+
+def _told(error: Exception) -> str:
+    """The kind of an error and where it was raised; its text may hold what was said."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + where
+
+
+def _give_back(child: Child, work: Preparation | ChunkWork, *, error: str, forgiven: bool) -> None:
     """While the database is away it is asked on: an attempt must not stay counted."""
-    until = time.monotonic() + seconds
-    while work is not None:
+    while True:
         try:
-            give_back(child.engine, work, forgiven=True)
-            work = None
+            give_back(child.engine, work, error=error, forgiven=forgiven)
+            return
         except SQLAlchemyError:
             time.sleep(_SHORTEST_PAUSE.total_seconds())
-    time.sleep(max(0.0, until - time.monotonic()))
 
 
-@shared_task(name=PREPARE, bind=True)
-def prepare(self: Task[Any, Any], recording_id: str) -> None:
-    """Decode, find speech, cut into chunks and ask for their transcription."""
-    child = _child()
-    lease = child.settings.chunk_lease
-    known = uuid.UUID(recording_id)
+def _pause(child: Child) -> None:
+    child.troubles += 1
+    pause = min(_SHORTEST_PAUSE * 2 ** min(child.troubles - 1, 20), _LONGEST_PAUSE)
+    logger.warning("trouble of ours; this process pauses %s", pause)
+    time.sleep(pause.total_seconds())
 
-    def work_on(work: Preparation) -> None:
+
+def _cut(child: Child, app: Celery, work: Preparation) -> bool:
+    """Cut one batch: of a recording that is open here, or of a new one."""
+    open_here = [one for one in child.cuttings if one.work == work]
+    held = open_here[0] if open_here else _open(child, work)
+
+    def act() -> None:
         try:
-            _prepare(child, work)
+            _cut_batch(child, held)
         except AudioError as error:
-            fail_preparation(
-                child.engine, work, code=error.code, detail=f"{error.what} {error.todo}"
-            )
+            _close(child, held)
+            detail = f"{error.what} {error.todo}"
+            fail_preparation(child.engine, work, code=error.code, detail=detail)
+            remove_chunks(child.settings.audio_dir, work.recording_id)
             logger.info(
-                "recording refused",
-                extra={"context": {"recording": recording_id, "code": error.code}},
+                "recording refused", extra={"context": {**_named(work), "code": error.code}}
             )
 
-    _attempt(child, lambda: claim_recording(child.engine, known, lease), work_on)
+    going_on = _attempt(child, work, act, lambda: _close(child, held))
     try:
-        relay_outbox(child.engine, self.app)
+        relay_outbox(child.engine, app)
     except (SQLAlchemyError, *BROKER_ERRORS) as error:
         logger.warning("the sweep will send the chunks: %s", type(error).__name__)
+    return going_on
 
 
-def _prepare(child: Child, work: Preparation) -> None:
-    audio_dir = child.settings.audio_dir
+def _open(child: Child, work: Preparation) -> Cutting:
+    """Nothing is read yet, so nothing fails here."""
     limit = child.settings.max_recording_duration.total_seconds()
+    windows = decode(
+        source_path(child.settings.audio_dir, work.recording_id), longest_seconds=limit
+    )
     judged: list[float] = []
-    cuts: list[Cut] = []
-    windows = decode(source_path(audio_dir, work.recording_id), longest_seconds=limit)
-    for stretch in stretches(windows, VoiceActivity(), judged):
-        write_chunk(chunk_path(audio_dir, work.recording_id, len(cuts)), stretch.samples)
-        cuts.append(Cut(start_seconds=stretch.start_seconds, end_seconds=stretch.end_seconds))
-    if not cuts:
+    cutting = Cutting(
+        work=work,
+        renewal=Renewal(child.engine, work, child.settings.chunk_lease),
+        stretches=stretches(windows, VoiceActivity(), judged),
+        judged=judged,
+    )
+    child.cuttings.append(cutting)
+    return cutting
+
+
+def _close(child: Child, cutting: Cutting) -> None:
+    cutting.renewal.stop()
+    if cutting in child.cuttings:
+        child.cuttings.remove(cutting)
+
+
+def _cut_batch(child: Child, cutting: Cutting) -> None:
+    work, lease = cutting.work, child.settings.chunk_lease
+    if cutting.count == 0:
+        cutting.finished = finished_chunks(child.engine, work.recording_id)
+    size = _BATCH if cutting.count else _FIRST_BATCH
+    batch = list(itertools.islice(cutting.stretches, size))
+    cuts = [
+        Cut(index=index, start_seconds=one.start_seconds, end_seconds=one.end_seconds)
+        for index, one in enumerate(batch, start=cutting.count)
+    ]
+    for cut, stretch in zip(cuts, batch, strict=True):
+        if cut.index not in cutting.finished:
+            path = chunk_path(child.settings.audio_dir, work.recording_id, cut.index)
+            write_chunk(path, stretch.samples)
+    cutting.count += len(cuts)
+    if len(batch) == size:
+        if not store_cuts(child.engine, work, cuts):
+            _discard(child, cutting)
+        return
+    if not cutting.count:
         raise AudioError(
             "No speech was found in the recording.",
             code="no-speech",
             todo="Check the microphone and record again.",
         )
-    speech = [
-        [round(start, 3), round(end, 3)]
-        for start, end in spans(judged, duration=work.duration_seconds)
-    ]
-    store_preparation(child.engine, work, speech, cuts)
+    heard = spans(cutting.judged, duration=work.duration_seconds)
+    speech = [[round(start, 3), round(end, 3)] for start, end in heard]
+    ended = store_last_cuts(
+        child.engine, work, cuts, count=cutting.count, speech=speech, lease=lease
+    )
+    if not ended.kept:
+        _discard(child, cutting)
+        return
+    _close(child, cutting)
+    if ended.next is not None:
+        child.next = _Next(work=ended.next, samples=batch[0].samples)
+    if ended.recording_finished:
+        _complete(child, work.recording_id)
 
 
-@shared_task(name=TRANSCRIBE)
-def transcribe_chunk(recording_id: str, index: int) -> None:
-    """Transcribe one chunk under a lease and store its words once."""
-    child = _child()
-    lease = child.settings.chunk_lease
-    known = uuid.UUID(recording_id)
+def _discard(child: Child, cutting: Cutting) -> None:
+    """Another process cuts it now, or it was cancelled or deleted: then its chunks go too."""
+    _close(child, cutting)
+    if not still_wanted(child.engine, cutting.work.recording_id):
+        remove_chunks(child.settings.audio_dir, cutting.work.recording_id)
 
-    def work_on(work: ChunkWork) -> None:
+
+def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
+    """Transcribe one chunk under its lease and store its words once."""
+
+    def act() -> None:
         try:
-            path = chunk_path(child.settings.audio_dir, work.recording_id, index)
+            heard = read_chunk(path) if samples is None else samples
             result = transcribe(
                 child.model,
-                read_chunk(path),
+                heard,
                 start_seconds=work.start_seconds,
                 end_seconds=work.end_seconds,
             )
-            stored = store_result(child.engine, work, result)
+            stored = store_result(child.engine, work, result, model=child.model_name)
         except Exception:
             child.telemetry.count(CHUNKS, FAILED)
             raise
         if stored.kept:
             child.telemetry.count(CHUNKS, DONE)
         if stored.recording_finished:
-            remove_chunks(child.settings.audio_dir, work.recording_id)
-            logger.info("recording completed", extra={"context": {"recording": recording_id}})
+            _complete(child, work.recording_id)
 
-    _attempt(child, lambda: claim_chunk(child.engine, known, index, lease), work_on)
+    path = chunk_path(child.settings.audio_dir, work.recording_id, work.index)
+    with renewed(child.engine, work, child.settings.chunk_lease) as renewal:
+        return _attempt(child, work, act, renewal.stop)
+
+
+def _complete(child: Child, recording_id: uuid.UUID) -> None:
+    remove_chunks(child.settings.audio_dir, recording_id)
+    logger.info("recording completed", extra={"context": {"recording": str(recording_id)}})

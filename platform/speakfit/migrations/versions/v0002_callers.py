@@ -39,6 +39,7 @@ def upgrade() -> None:
         "callers",
         sa.Column("id", sa.Uuid(), primary_key=True),
         sa.Column("subject", sa.String(255), nullable=False, unique=True),
+        _turn(),
         sa.Column("created_at", _instant(), nullable=False),
     )
     op.create_table(
@@ -91,7 +92,6 @@ def upgrade() -> None:
         table.create_foreign_key("recordings_caller", "callers", ["caller_id"], ["id"])
     op.create_index("recordings_of_caller", "recordings", ["caller_id", "created_at", "id"])
     op.create_index("ix_recordings_object_key", "recordings", ["object_key"])
-    op.add_column("chunks", _turn())
     op.add_column("chunks", sa.Column("model", sa.String(128)))
     op.create_table(
         "dead_letters",
@@ -121,7 +121,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("dead_letters")
     op.drop_column("chunks", "model")
-    op.drop_column("chunks", "turn")
     op.drop_index("ix_recordings_object_key", "recordings")
     op.drop_index("recordings_of_caller", "recordings")
     with op.batch_alter_table("recordings") as table:
