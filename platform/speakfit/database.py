@@ -375,18 +375,46 @@ def transaction(engine: Engine) -> Iterator[Session]:
         yield session
 
 
-def upgrade(engine: Engine) -> str:
-    """Bring the tables to the newest revision and name it; safe to run twice or side by side."""
+def upgrade(engine: Engine, revision: str = "head") -> str:
+    """Bring the tables up to a revision and name it; safe to run twice or side by side."""
     from alembic import command
 
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
+    with _migrating(engine) as config:
+        command.upgrade(config, revision)
+    return head_revision() if revision == "head" else revision
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Bring the tables down to a revision, `base` for none; what it did not know is dropped."""
+    from alembic import command
+
+    with _migrating(engine) as config:
+        command.downgrade(config, revision)
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Any]:
+    """Alembic's configuration on one transaction that nobody else migrates beside."""
+    with engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            # SQLite alters a table by making it anew. Dropping the old one while keys are
+            # enforced would delete every row that refers to it, and inside a transaction
+            # enforcement cannot be switched. Without BEGIN, its DDL would commit bit by bit.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
             # Two replicas starting together must not both create the tables.
             connection.execute(text("SELECT pg_advisory_xact_lock(5241)"))
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return head_revision()
+        try:
+            yield config
+            connection.commit()
+        finally:
+            connection.rollback()
+            if sqlite:
+                connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
 
 @lru_cache(maxsize=1)
@@ -394,7 +422,7 @@ def head_revision() -> str:
     """The newest revision this code knows."""
     from alembic.script import ScriptDirectory
 
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if head is None:
         raise SpeakFitError(
             "No migration is installed.", where=str(MIGRATIONS), todo="Install the package again."
@@ -410,7 +438,8 @@ def current_revision(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def _alembic_config() -> Any:
+def alembic_config() -> Any:
+    """Where alembic finds our revisions; a connection is put into its attributes."""
     from alembic.config import Config
 
     config = Config()
