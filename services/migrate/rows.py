@@ -134,7 +134,10 @@ def read(source: Source, table: TablePlan, after: Key | None = None) -> Iterator
     query = f"SELECT {cursor}, {columns} FROM {quoted(table.name)}"
     if after is not None:
         query += f" WHERE ({cursor}) > ({', '.join('?' * len(after))})"
-    yield from source.connection.execute(f"{query} ORDER BY {cursor}", after or ())
+    rows: Iterator[tuple[Any, ...]] = source.connection.execute(
+        f"{query} ORDER BY {cursor}", after or ()
+    )
+    return rows
 
 
 def _encoders(table: TablePlan, zone: str) -> list[Encoder]:

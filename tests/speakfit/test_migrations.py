@@ -27,9 +27,7 @@ from sqlalchemy import (
     Table,
     event,
     insert,
-    make_url,
     select,
-    text,
 )
 
 from speakfit.database import (
@@ -40,6 +38,7 @@ from speakfit.database import (
     make_engine,
     upgrade,
 )
+from tests.new_postgres import new_postgres
 
 REVISIONS: list[Script] = list(
     reversed(list(ScriptDirectory.from_config(alembic_config()).walk_revisions()))
@@ -48,28 +47,19 @@ BORN = datetime(2026, 1, 2, 3, 4, 5, 678901)
 
 
 @contextmanager
-def new_postgres(database_url: str) -> Iterator[Engine]:
-    """A database of its own, on the server that all tests share."""
-    name = f"migrations_{uuid.uuid4().hex[:12]}"
-    server = make_engine(database_url).execution_options(isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(database_url).set(database=name)
-    engine = make_engine(url.render_as_string(hide_password=False))
-    try:
+def on_postgres(database_url: str) -> Iterator[Engine]:
+    """An engine on an empty database."""
+    with new_postgres(database_url) as url:
+        engine = make_engine(url)
         yield engine
-    finally:
         engine.dispose()
-        with server.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        server.dispose()
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """A database without any table, once of each kind."""
     if request.param == "postgresql":
-        with new_postgres(request.getfixturevalue("database_url")) as engine:
+        with on_postgres(request.getfixturevalue("database_url")) as engine:
             yield engine
         return
     engine = make_engine(f"sqlite:///{tmp_path}/migrations.db")
@@ -248,7 +238,7 @@ def is_contract(script: Script) -> bool:
 
 def test_only_revisions_that_say_so_break_the_release_before_them(database_url: str) -> None:
     wrong = {}
-    with new_postgres(database_url) as engine:
+    with on_postgres(database_url) as engine:
         for script in REVISIONS:
             found = contractions(statements_of(engine, script))
             if found and not is_contract(script):
