@@ -43,6 +43,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 
 from speakfit.errors import SettingsError, SpeakFitError
+from speakfit.pool import LONE_POOL, WORKER_POOL, PoolSize
 from speakfit.settings import Settings, read_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -321,7 +322,10 @@ class WorkerHeartbeat(Table):
 
 
 def make_engine(
-    url: str, *, pool_size: int = 5, statement_limit: timedelta = STATEMENT_LIMIT
+    url: str,
+    *,
+    pool: PoolSize = LONE_POOL,
+    statement_limit: timedelta = STATEMENT_LIMIT,
 ) -> Engine:
     """An engine that never waits for ever: connecting, pool and statements are bounded.
 
@@ -341,8 +345,8 @@ def make_engine(
     return create_engine(
         parsed,
         hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=pool.kept,
+        max_overflow=pool.more,
         pool_timeout=CONNECT_LIMIT.total_seconds(),
         pool_pre_ping=True,
         connect_args={
@@ -447,9 +451,9 @@ def alembic_config() -> Any:
     return config
 
 
-def engine_from(settings: Settings) -> Engine:
-    """The engine that DATABASE_URL names."""
-    return make_engine(settings.require("database_url"))
+def engine_from(settings: Settings, pool: PoolSize = WORKER_POOL) -> Engine:
+    """The engine that DATABASE_URL names; see speakfit.pool for the share of each process."""
+    return make_engine(settings.require("database_url"), pool=pool)
 
 
 def main(arguments: list[str]) -> int:
