@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -84,11 +83,13 @@ def move(
     means; it goes on where it stopped. Exit codes: 0 moved, 1 error, 2 --plan found something to
     move, 3 the two sides differ, 4 copied in part, 5 refused.
     """
+    from services.migrate.values import zone_named
+
     try:
-        ZoneInfo(time_zone)
+        zone_named(time_zone)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(
-            f"{time_zone!r} is no time zone; write for example Europe/Berlin.",
+            f"{time_zone!r} is no time zone known here; write for example Europe/Berlin, or install tzdata.",
             param_hint="'--time-zone'",
         ) from error
     from rich.console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
@@ -249,7 +249,7 @@ def _our_table(table: SourceTable, driver: Any, revision: str, findings: _Findin
                 f"{table.name}.{column.name} has no counterpart at revision {revision}; the "
                 "column would be lost"
             )
-        elif encoder(goal.kind, required=False, zone=ZoneInfo("UTC")) is None:
+        elif encoder(goal.kind, required=False, zone=UTC) is None:
             findings.refusals.append(
                 f"{table.name}.{column.name} is {goal.kind}, which cannot be copied yet"
             )
@@ -419,7 +419,7 @@ def _default(
         value = words[1:-1].replace("''", "'")
     elif words.upper() in ("TRUE", "FALSE"):
         value = int(words.upper() == "TRUE")
-    encode = encoder(kind, required=True, zone=ZoneInfo("UTC"))
+    encode = encoder(kind, required=True, zone=UTC)
     try:
         assert encode is not None
         encode(value)

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import psycopg
 
 from services.migrate import target
 from services.migrate.plan import KeyPlan, Plan, TablePlan
 from services.migrate.source import Source, quoted
-from services.migrate.values import Encoder, MisfitError, Undecodable, encoder
+from services.migrate.values import Encoder, MisfitError, Undecodable, encoder, zone_named
 from speakfit.errors import MigrationError
 
 Say = Callable[[str, int], None]
@@ -142,7 +141,7 @@ def read(source: Source, table: TablePlan, after: Key | None = None) -> Iterator
 
 def _encoders(table: TablePlan, zone: str) -> list[Encoder]:
     # What a table of ours holds without a zone was written as UTC (speakfit.database.Instant).
-    where = ZoneInfo("UTC" if table.ours else zone)
+    where = zone_named("UTC" if table.ours else zone)
     made = [encoder(one.kind, required=one.required, zone=where) for one in table.columns]
     return [one for one in made if one is not None]
 

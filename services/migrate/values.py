@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
 Encoder = Callable[[Any], bytes]
 
@@ -65,6 +66,11 @@ def encoder(kind: str, *, required: bool, zone: tzinfo) -> Encoder | None:
         return encode(value)
 
     return needed if required else nullable
+
+
+def zone_named(name: str) -> tzinfo:
+    """A time zone; UTC also where no time zone data is installed. Raises ValueError or OSError."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def send_function(kind: str) -> str:
@@ -244,6 +250,9 @@ def _no_constant(name: str) -> Any:
     raise MisfitError(f"is JSON with {name}, which JSON does not have")
 
 
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def _json(value: Any) -> bytes:
     """The text as it is: PostgreSQL's json keeps spaces, order and doubled keys."""
     # A column declared JSON turns the text 5 into a number: SQLite takes it for NUMERIC.
@@ -251,7 +260,7 @@ def _json(value: Any) -> bytes:
     if type(text) is not str:
         raise _wrong(value, "JSON text")
     try:
-        json.loads(text, parse_constant=_no_constant)
+        _JSON.decode(text)
     except (ValueError, RecursionError):
         raise MisfitError("is text that is not JSON") from None
     return _field(text.encode())
