@@ -56,7 +56,8 @@ def move(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write rows that do not fit to this file, as JSON lines, and move the rest.",
+            help="Write rows that do not fit to this file, as JSON lines, and move the rest; "
+            "with --plan only write it.",
         ),
     ] = None,
     time_zone: Annotated[
@@ -87,9 +88,9 @@ def move(
 
     try:
         zone_named(time_zone)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise typer.BadParameter(
-            f"{time_zone!r} is no time zone known here; write for example Europe/Berlin, or install tzdata.",
+            f"{time_zone!r} is no time zone; write for example Europe/Berlin.",
             param_hint="'--time-zone'",
         ) from error
     from rich.console import Console

@@ -17,7 +17,7 @@ from services.migrate import target
 from services.migrate.plan import KeyPlan, Plan, TablePlan
 from services.migrate.source import Source, quoted
 from services.migrate.values import Encoder, MisfitError, Undecodable, encoder, zone_named
-from speakfit.errors import MigrationError
+from speakfit.errors import MigrationError, SettingsError
 
 Say = Callable[[str, int], None]
 """Told a table and how many rows of it are done since the last word."""
@@ -66,7 +66,14 @@ class Rejects:
         if path is not None:
             self._new = path.with_name(path.name + ".new")
             # The rows are somebody's data: nobody else may read the file.
-            descriptor = os.open(self._new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            try:
+                descriptor = os.open(self._new, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            except OSError as error:
+                raise SettingsError(
+                    f"The file for rejected rows cannot be written: {error.strerror}.",
+                    where=str(self._new),
+                    todo="Name a file in a folder that can be written to with --rejects.",
+                ) from error
             self._output = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def write(
@@ -237,20 +244,27 @@ def _reject_orphans(
             for key in table.keys:
                 query = _orphans(table, tables[key.parent], key, numbers)
                 orphans = source.connection.execute(query).fetchall()
-                width = len(table.source.cursor)
                 checked = found[table.name]
                 column = ", ".join(key.columns)
                 reason = f"refers to a row of {key.parent} that is missing or does not fit"
-                for row in orphans:
-                    values = row[width:]
+                for orphan in orphans:
+                    values = _row(source, table, orphan)
                     encoded = [e(v) for e, v in zip(encoders, values, strict=True)]
                     checked.rows -= 1
                     checked.sum -= _digest(b"".join(encoded))
-                    _reject(table, checked, row[:width], values, [(column, reason)], rejects)
+                    _reject(table, checked, orphan, values, [(column, reason)], rejects)
                 if orphans:
                     again = True
-                    keys = {row[:width] for row in orphans}
-                    _note_rejected(source, numbers[table.name], table, keys)
+                    _note_rejected(source, numbers[table.name], table, set(orphans))
+
+
+def _row(source: Source, table: TablePlan, key: Key) -> tuple[Any, ...]:
+    columns = ", ".join(quoted(column.name) for column in table.columns)
+    this = " AND ".join(f"{one} = ?" for one in _cursor(table))
+    row: tuple[Any, ...] = source.connection.execute(
+        f"SELECT {columns} FROM {quoted(table.name)} WHERE {this}", key
+    ).fetchone()
+    return row
 
 
 def _orphans(table: TablePlan, parent: TablePlan, key: KeyPlan, numbers: dict[str, int]) -> str:
@@ -271,9 +285,8 @@ def _orphans(table: TablePlan, parent: TablePlan, key: KeyPlan, numbers: dict[st
         )
 
     cursor = ", ".join(f"child.{one}" for one in _cursor(table))
-    columns = ", ".join(f"child.{quoted(column.name)}" for column in table.columns)
     return (
-        f"SELECT {cursor}, {columns} FROM {quoted(table.name)} AS child"
+        f"SELECT {cursor} FROM {quoted(table.name)} AS child"
         f" WHERE {given} AND {not_rejected('child', table)}"
         f" AND NOT EXISTS (SELECT 1 FROM {quoted(parent.name)} AS parent"
         f" WHERE {same} AND {not_rejected('parent', parent)})"

@@ -171,7 +171,8 @@ def _lock(connection: psycopg.Connection[Any], address: str) -> None:
 
 
 def _one(connection: psycopg.Connection[Any], query: str, values: tuple[Any, ...] = ()) -> Any:
-    row = connection.execute(query, values).fetchone()
+    # Without values psycopg leaves % alone, which may be part of a name.
+    row = connection.execute(query, values or None).fetchone()
     return None if row is None else row[0]
 
 
@@ -343,13 +344,11 @@ def push_sequence(
     highest: int | None,
 ) -> None:
     """Let the next number be beyond every number ever given, those of deleted rows included."""
-    connection.execute(
-        "SELECT setval(%s::regclass, greatest(most, %s, last)) FROM"
-        f" (SELECT max({quoted(column)}) AS most FROM {where(schema, table)}) AS rows,"
-        f" (SELECT CASE WHEN is_called THEN last_value END AS last FROM {sequence}) AS given"
-        " WHERE greatest(most, %s) IS NOT NULL",
-        (sequence, highest, highest),
-    )
+    most = _one(connection, f"SELECT max({quoted(column)}) FROM {where(schema, table)}")
+    last = _one(connection, f"SELECT CASE WHEN is_called THEN last_value END FROM {sequence}")
+    given = [number for number in (most, last, highest) if number is not None]
+    if given:
+        connection.execute("SELECT setval(%s::regclass, %s)", (sequence, max(given)))
 
 
 def sequence_is_beyond(

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,6 +27,8 @@ _BOOL = {0: b"\x00\x00\x00\x01\x00", 1: b"\x00\x00\x00\x01\x01"}
 _LENGTH = struct.Struct(">i")
 _LONGEST = 2**30 - 2**16
 """PostgreSQL takes no field, and no whole row, of 1 GiB."""
+_EXACT = Context(prec=200_000)
+"""Python's usual context rounds to 28 digits, and so does abs()."""
 _EPOCH_NAIVE = datetime(2000, 1, 1)
 _EPOCH = _EPOCH_NAIVE.replace(tzinfo=UTC)
 _EPOCH_DAY = date(2000, 1, 1).toordinal()
@@ -69,7 +71,8 @@ def encoder(kind: str, *, required: bool, zone: tzinfo) -> Encoder | None:
 
 
 def zone_named(name: str) -> tzinfo:
-    """A time zone; UTC also where no time zone data is installed. Raises ValueError or OSError."""
+    """A time zone; UTC also where no time zone data is installed. Raises KeyError,
+    OSError or ValueError for what is none."""
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
@@ -283,10 +286,10 @@ def _numeric(digits: int | None = None, scale: int = 0) -> Encoder:
         if not number.is_finite():
             raise MisfitError("is not a finite number")
         if digits is not None:
-            rounded = round(number, scale)
+            rounded = number.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
             if rounded != number:
                 raise MisfitError(f"has more than {scale} digits after the point")
-            if abs(number) >= Decimal(10) ** (digits - scale):
+            if number.copy_abs() >= Decimal(10) ** (digits - scale):
                 raise MisfitError(f"has more than {digits - scale} digits before the point")
             number = rounded
         return _field(_numeric_field(number))
@@ -297,7 +300,7 @@ def _numeric(digits: int | None = None, scale: int = 0) -> Encoder:
 def _numeric_field(number: Decimal) -> bytes:
     """numeric_send: digits to the base 10,000, weight of the first, sign, digits shown."""
     sign = 0x4000 if number < 0 else 0
-    whole, _, fraction = format(abs(number), "f").partition(".")
+    whole, _, fraction = format(number.copy_abs(), "f").partition(".")
     shown = len(fraction)
     whole = whole.zfill(-(-len(whole) // 4) * 4)
     fraction = fraction.ljust(-(-len(fraction) // 4) * 4, "0")

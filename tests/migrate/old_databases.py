@@ -98,8 +98,9 @@ CREATE TABLE sessions (
     anything,
     PRIMARY KEY (user_id, day)
 ) WITHOUT ROWID;
-CREATE TABLE "Lose Notes" (text, parent INTEGER REFERENCES "Lose Notes"(number), number INTEGER
-    PRIMARY KEY);
+CREATE TABLE "5% lose notes" (
+    text, parent INTEGER REFERENCES "5% lose notes"(number), number INTEGER PRIMARY KEY
+);
 CREATE INDEX sessions_by_score ON sessions (score);
 CREATE INDEX late ON sessions (day) WHERE score > 1;
 CREATE VIEW admins AS SELECT * FROM users WHERE admin;
@@ -131,7 +132,7 @@ def other(path: Path) -> None:
             ],
         )
         old.executemany(
-            'INSERT INTO "Lose Notes" VALUES (?, ?, ?)',
+            'INSERT INTO "5% lose notes" VALUES (?, ?, ?)',
             [("child first", 9, 3), ("parent", None, 9)],
         )
     old.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -187,7 +188,7 @@ def test_another_applications_tables_are_refused_or_copied_as_they_are(
         (1, "tuesday", float("inf"), None, 1_767_000_001, "two"),
         (2, "monday", 3.0, b"", None, "2.5"),
     ]
-    assert rows(empty, 'SELECT * FROM "Lose Notes" ORDER BY number') == [
+    assert rows(empty, 'SELECT * FROM "5% lose notes" ORDER BY number') == [
         ("child first", 9, 3),
         ("parent", None, 9),
     ]
@@ -331,6 +332,26 @@ def test_what_only_the_write_ahead_log_holds_is_moved_and_nothing_is_touched(
     assert rows(empty, "SELECT id FROM users WHERE email = 'only in the log'") == [(5,)]
     assert files(source.parent) == before
     writer.close()
+
+
+def test_a_transaction_that_a_crash_left_half_done_is_not_moved(
+    source: Path, empty: str, tmp_path: Path
+) -> None:
+    live = tmp_path / "live.db"
+    old_databases.ours(live, recordings=200)
+    writer = sqlite3.connect(live)
+    writer.execute("PRAGMA journal_mode=DELETE")
+    writer.execute("PRAGMA cache_size=1")
+    writer.execute("UPDATE recordings SET content_type = 'half done'")
+    # What a machine that is lost now leaves behind: half of the change, and the way back.
+    shutil.copy(live, source)
+    shutil.copy(f"{live}-journal", f"{source}-journal")
+    writer.close()
+    assert b"half done" in source.read_bytes()
+    before = files(source.parent)
+    assert move(source, empty).status is Status.MOVED
+    assert rows(empty, "SELECT DISTINCT content_type FROM recordings") == [("audio/wav",)]
+    assert files(source.parent) == before
 
 
 def test_a_source_that_changes_meanwhile_fails_the_migration(source: Path, empty: str) -> None:
@@ -491,5 +512,32 @@ def test_a_report_is_json_throughout(source: Path, empty: str) -> None:
     assert {one["table"]: one["rows"] for one in document["tables"]} == {
         "users": 3,
         "sessions": 3,
-        "Lose Notes": 2,
+        "5% lose notes": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--to", "postgresql://u:secret@127.0.0.1:1/x"), 64, "Missing option '--from'"),
+        (("--from", "sqlite:///none.db", "--to", "mysql://u:secret@h/x"), 1, "--to"),
+        (("--from", "sqlite:///none.db", "--to", "postgresql://u:secret@h/x"), 1, "none.db"),
+        (("--from", "postgresql://u:secret@h/x", "--to", "postgresql://h/x"), 1, "--from"),
+        (("--from", "sqlite:///OLD", "--to", "postgresql://u:secret@127.0.0.1:1/x"), 1, "answer"),
+        (("--from", "sqlite:///OLD", "--to", "", "--time-zone", "Mars"), 64, "Europe/Berlin"),
+    ],
+)
+def test_what_cannot_be_done_is_told_without_a_password(
+    source: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    sqlite3.connect(source).execute("CREATE TABLE things (id INTEGER)").connection.close()
+    given = [option.replace("OLD", str(source)) for option in options]
+    ended, said = command(capsys, *given)
+    assert ended == code
+    assert says in said
+    assert "secret" not in said
+    assert "Traceback" not in said
