@@ -257,6 +257,14 @@ def misfits(path: Path) -> None:
         old.execute("UPDATE things SET o = CAST(x'ff41' AS TEXT) WHERE o IS NULL")
         old.execute("CREATE TABLE parts (thing INTEGER REFERENCES things, of INTEGER)")
         old.executemany("INSERT INTO parts VALUES (?, ?)", [(1, 1), (17, 2), (99, 3), (None, 4)])
+        old.executescript(
+            "CREATE TABLE chain (id INTEGER PRIMARY KEY, up INTEGER REFERENCES chain);"
+            "INSERT INTO chain VALUES (1, 99), (2, 1), (3, 2), (4, NULL), (5, 4);"
+            "CREATE TABLE codes (code TEXT PRIMARY KEY COLLATE NOCASE);"
+            "INSERT INTO codes VALUES ('ABC');"
+            "CREATE TABLE uses (code TEXT REFERENCES codes);"
+            "INSERT INTO uses VALUES ('ABC'), ('abc');"
+        )
     old.close()
 
 
@@ -296,6 +304,9 @@ def test_rows_that_do_not_fit_go_to_a_file_with_all_that_refer_to_them(
     assert kept.stat().st_mode & 0o077 == 0
     assert rows(empty, "SELECT id FROM things") == [(17,)]
     assert rows(empty, "SELECT of FROM parts ORDER BY of") == [(2,), (4,)]
+    assert rows(empty, "SELECT id FROM chain ORDER BY id") == [(4,), (5,)]
+    # To SQLite both refer to the same row; to PostgreSQL only one does.
+    assert rows(empty, "SELECT code FROM uses") == [("ABC",)]
 
 
 def test_our_tables_refuse_what_sqlite_let_in(source: Path, empty: str) -> None:
