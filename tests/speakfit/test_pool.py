@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from speakfit.database import make_engine
@@ -54,7 +56,10 @@ def test_all_processes_together_never_need_more_than_the_database_has(
     assert 1 <= pool.kept <= pool.most <= 40
 
 
-def test_the_local_stack_gets_what_its_database_allows() -> None:
+def test_the_local_stack_gets_what_its_database_allows(engine: Engine) -> None:
+    with engine.connect() as connection:
+        allowed = connection.execute(text("SHOW max_connections")).scalar_one()
+    assert int(allowed) == Settings().database_max_connections
     assert api_pool(Settings()) == PoolSize(kept=10, more=10)
 
 
@@ -68,7 +73,7 @@ def test_cloud_sql_allows_what_its_memory_gives(memory_gib: float, connections: 
 def test_a_pool_opens_its_share_and_no_connection_more(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speakfit.database.CONNECT_LIMIT", make_engine.__globals__["timedelta"](0))
+    monkeypatch.setattr("speakfit.database.CONNECT_LIMIT", timedelta(0))
     engine = make_engine(database_url, pool=PoolSize(kept=1, more=2))
     with ExitStack() as held:
         for _ in range(3):
