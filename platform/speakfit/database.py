@@ -380,10 +380,18 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> str:
-    """Bring the tables up to a revision and name it; safe to run twice or side by side."""
+    """Bring the tables up to a revision and name what they are at; safe to run side by side.
+
+    Tables of a newer release are left alone: this code was rolled back to, or is being replaced.
+    """
     from alembic import command
+    from alembic.runtime.migration import MigrationContext
 
     with _migrating(engine) as config:
+        connection = config.attributes["connection"]
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and not is_behind(current):
+            return str(current)
         command.upgrade(config, revision)
     return head_revision() if revision == "head" else revision
 
@@ -410,6 +418,8 @@ def _migrating(engine: Engine) -> Iterator[Any]:
         else:
             # Two replicas starting together must not both create the tables.
             connection.execute(text("SELECT pg_advisory_xact_lock(5241)"))
+            # An index on a large table takes its time; only waiting for others stays bounded.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
         config = alembic_config()
         config.attributes["connection"] = connection
         try:
@@ -422,16 +432,31 @@ def _migrating(engine: Engine) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)
-def head_revision() -> str:
-    """The newest revision this code knows."""
+def known_revisions() -> tuple[str, ...]:
+    """Every revision of this code, oldest first."""
     from alembic.script import ScriptDirectory
 
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    if head is None:
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    known = tuple(script.revision for script in reversed(list(scripts)))
+    if not known:
         raise SpeakFitError(
             "No migration is installed.", where=str(MIGRATIONS), todo="Install the package again."
         )
-    return head
+    return known
+
+
+def head_revision() -> str:
+    """The newest revision this code knows."""
+    return known_revisions()[-1]
+
+
+def is_behind(revision: str | None) -> bool:
+    """Whether this code needs newer tables than those at a revision.
+
+    A revision that it does not know is of a newer release. That one only expands what this code
+    uses (docs/migrations.md), so this code goes on: during a rollout, and after a rollback.
+    """
+    return revision != head_revision() and (revision is None or revision in known_revisions())
 
 
 def current_revision(engine: Engine) -> str | None:
@@ -472,7 +497,7 @@ def main(arguments: list[str]) -> int:
             return 0
         current = current_revision(engine)
         print(f"database is at revision {current or 'none'}, code at {head_revision()}")
-        return 0 if current == head_revision() else 2
+        return 2 if is_behind(current) else 0
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
         failed = SpeakFitError(

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from services.migrate import target
 from services.migrate.source import Source, SourceColumn, SourceTable, quoted
 from services.migrate.values import MisfitError, encoder
-from speakfit.database import alembic_config, head_revision, make_engine
+from speakfit.database import alembic_config, head_revision, known_revisions, make_engine
 
 OUR_SCHEMA = "public"
 _LONGEST_NAME = 63
@@ -133,7 +133,7 @@ def our_tables(revision: str) -> Mapping[str, frozenset[str]]:
 def our_revision(source: Source, notes: list[str]) -> str | None:
     """The revision of a source that is a database of ours; other applications use Alembic too."""
     revision = source.revision
-    if revision is None or revision not in target.known_revisions():
+    if revision is None or revision not in known_revisions():
         return None
     held = {table.name: {column.name for column in table.columns} for table in source.tables}
     for name, columns in our_tables(revision).items():
@@ -156,7 +156,7 @@ def make_plan(source: Source, connection: Connection, choices: Choices, *, resum
     source_revision = our_revision(source, findings.notes)
     before = target.revision_of(connection)
     wanted = source_revision or head_revision()
-    known = target.known_revisions()
+    known = known_revisions()
     present = set() if resume else target.tables_in(connection, choices.other_schema)
     if before is None or known.index(before) < known.index(wanted):
         target.upgrade_within(connection, wanted)

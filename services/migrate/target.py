@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from services.migrate.source import quoted
 from services.migrate.values import send_function
-from speakfit.database import alembic_config, head_revision, make_engine
+from speakfit.database import alembic_config, head_revision, known_revisions, make_engine
 from speakfit.errors import RefusedError, SettingsError, TargetError
 
 JOURNAL = "speakfit_migrate"
@@ -191,14 +191,6 @@ def revision_of(connection: Connection) -> str | None:
             todo="Use the release that made it, or name an empty database.",
         )
     return revision
-
-
-def known_revisions() -> list[str]:
-    """Every revision of this code, oldest first."""
-    from alembic.script import ScriptDirectory
-
-    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
-    return [script.revision for script in reversed(list(scripts))]
 
 
 def upgrade_within(connection: Connection, revision: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-from tests.conftest import ROOT
+from services.migrate.run import Status
+from speakfit.errors import MigrationError
+from speakfit_ops.servers import postgres
+from tests.conftest import ROOT, free_port
 from tests.migrate import old_databases
-from tests.migrate.test_migrate import everything, files, rows
+from tests.migrate.test_migrate import everything, files, move, rows
 from tests.new_postgres import new_postgres
 
 KILLS = 25
@@ -74,3 +79,35 @@ def test_killed_at_any_moment_it_goes_on_and_ends_equal(tmp_path: Path, database
             ]
             assert files(tmp_path) == before
     print(f"killed {killed} times, seed {seed}, one run lasts {lasts:.1f} s")
+
+
+@pytest.mark.slow
+def test_a_database_that_dies_meanwhile_stops_the_migration_and_it_goes_on(
+    tmp_path: Path, server_dir: Path
+) -> None:
+    source = tmp_path / "old.db"
+    old_databases.ours(source, recordings=500)
+    server = postgres(server_dir / "dying", free_port())
+    log = server_dir / "dying.log"
+    process = server.start(log)
+    server.wait_ready(process, log)
+    batches = 0
+
+    def kill(stage: str) -> None:
+        nonlocal batches
+        batches += stage == "copying"
+        if batches == 20:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    with pytest.raises(MigrationError, match="Copying stopped") as stopped:
+        move(source, server.url, kill, batch_rows=50)
+    assert stopped.value.exit_code == 4
+    assert str(make_url(server.url).password) not in str(stopped.value)
+    # A postmaster that was killed leaves its lock and, for a moment, its children.
+    (server.data_dir / "postmaster.pid").unlink(missing_ok=True)
+    with server.running(log):
+        report = move(source, server.url, batch_rows=50)
+        assert (report.status, report.resumed) == (Status.MOVED, True)
+        assert 0 < report.copied < sum(one.target_rows for one in report.compared)
+        assert everything(server.url) == everything(f"sqlite:///{source}")

@@ -30,11 +30,13 @@ from sqlalchemy import (
     select,
 )
 
+from speakfit import database
 from speakfit.database import (
     alembic_config,
     current_revision,
     downgrade,
     head_revision,
+    is_behind,
     make_engine,
     upgrade,
 )
@@ -312,3 +314,22 @@ def test_every_release_but_the_running_one_is_frozen() -> None:
     frozen = {path.stem.removeprefix("r") for path in folder.glob("r[0-9]*.py")}
     missing = {script.revision for script in REVISIONS[:-1]} - frozen
     assert missing == set(), "freeze what the last release says: docs/migrations.md"
+
+
+def test_the_previous_release_leaves_newer_tables_alone_and_serves(
+    empty: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know the newest revision: during a rollout, and after a rollback to it."""
+    upgrade(empty)
+    newest = head_revision()
+    assert not is_behind(newest)
+    fill(empty)
+    rows = content(empty)
+    monkeypatch.setattr(database, "known_revisions", lambda: [s.revision for s in REVISIONS[:-1]])
+    assert upgrade(empty) == newest
+    assert not is_behind(newest)
+    assert content(empty) == rows
+    assert is_behind(None)
+    assert is_behind(REVISIONS[-2].revision) is False
+    if len(REVISIONS) > 2:
+        assert is_behind(REVISIONS[-3].revision)
