@@ -162,7 +162,7 @@ def _show_problems(out: Console, report: Report) -> None:
     if not counts:
         return
     unfit = sum(len(checked.rejected) for checked in report.checked.values())
-    out.print(f"\n{unfit:,} rows do not fit:")
+    out.print("\n1 row does not fit:" if unfit == 1 else f"\n{unfit:,} rows do not fit:")
     for name, column, reason, rows in counts:
         out.print(f"  {rows:>9,}  {name}.{column} {reason}")
     if report.rejects is not None:
