@@ -43,6 +43,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 
 from speakfit.errors import SettingsError, SpeakFitError
+from speakfit.pool import LONE_POOL, WORKER_POOL, PoolSize
 from speakfit.settings import Settings, read_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -321,7 +322,10 @@ class WorkerHeartbeat(Table):
 
 
 def make_engine(
-    url: str, *, pool_size: int = 5, statement_limit: timedelta = STATEMENT_LIMIT
+    url: str,
+    *,
+    pool: PoolSize = LONE_POOL,
+    statement_limit: timedelta = STATEMENT_LIMIT,
 ) -> Engine:
     """An engine that never waits for ever: connecting, pool and statements are bounded.
 
@@ -341,8 +345,8 @@ def make_engine(
     return create_engine(
         parsed,
         hide_parameters=True,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=pool.kept,
+        max_overflow=pool.more,
         pool_timeout=CONNECT_LIMIT.total_seconds(),
         pool_pre_ping=True,
         connect_args={
@@ -375,31 +379,84 @@ def transaction(engine: Engine) -> Iterator[Session]:
         yield session
 
 
-def upgrade(engine: Engine) -> str:
-    """Bring the tables to the newest revision and name it; safe to run twice or side by side."""
+def upgrade(engine: Engine, revision: str = "head") -> str:
+    """Bring the tables up to a revision and name what they are at; safe to run side by side.
+
+    Tables of a newer release are left alone: this code was rolled back to, or is being replaced.
+    """
+    from alembic import command
+    from alembic.runtime.migration import MigrationContext
+
+    with _migrating(engine) as config:
+        connection = config.attributes["connection"]
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and not is_behind(current):
+            return str(current)
+        command.upgrade(config, revision)
+    return head_revision() if revision == "head" else revision
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Bring the tables down to a revision, `base` for none; what it did not know is dropped."""
     from alembic import command
 
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
+    with _migrating(engine) as config:
+        command.downgrade(config, revision)
+
+
+@contextmanager
+def _migrating(engine: Engine) -> Iterator[Any]:
+    """Alembic's configuration on one transaction that nobody else migrates beside."""
+    with engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            # SQLite alters a table by making it anew. Dropping the old one while keys are
+            # enforced would delete every row that refers to it, and inside a transaction
+            # enforcement cannot be switched. Without BEGIN, its DDL would commit bit by bit.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
             # Two replicas starting together must not both create the tables.
             connection.execute(text("SELECT pg_advisory_xact_lock(5241)"))
-        config = _alembic_config()
+            # An index on a large table takes its time; only waiting for others stays bounded.
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+        config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return head_revision()
+        try:
+            yield config
+            connection.commit()
+        finally:
+            connection.rollback()
+            if sqlite:
+                connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
 
 @lru_cache(maxsize=1)
-def head_revision() -> str:
-    """The newest revision this code knows."""
+def known_revisions() -> tuple[str, ...]:
+    """Every revision of this code, oldest first."""
     from alembic.script import ScriptDirectory
 
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
-    if head is None:
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    known = tuple(script.revision for script in reversed(list(scripts)))
+    if not known:
         raise SpeakFitError(
             "No migration is installed.", where=str(MIGRATIONS), todo="Install the package again."
         )
-    return head
+    return known
+
+
+def head_revision() -> str:
+    """The newest revision this code knows."""
+    return known_revisions()[-1]
+
+
+def is_behind(revision: str | None) -> bool:
+    """Whether this code needs newer tables than those at a revision.
+
+    A revision that it does not know is of a newer release. That one only expands what this code
+    uses (docs/migrations.md), so this code goes on: during a rollout, and after a rollback.
+    """
+    return revision != head_revision() and (revision is None or revision in known_revisions())
 
 
 def current_revision(engine: Engine) -> str | None:
@@ -410,7 +467,8 @@ def current_revision(engine: Engine) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def _alembic_config() -> Any:
+def alembic_config() -> Any:
+    """Where alembic finds our revisions; a connection is put into its attributes."""
     from alembic.config import Config
 
     config = Config()
@@ -418,9 +476,9 @@ def _alembic_config() -> Any:
     return config
 
 
-def engine_from(settings: Settings) -> Engine:
-    """The engine that DATABASE_URL names."""
-    return make_engine(settings.require("database_url"))
+def engine_from(settings: Settings, pool: PoolSize = WORKER_POOL) -> Engine:
+    """The engine that DATABASE_URL names; see speakfit.pool for the share of each process."""
+    return make_engine(settings.require("database_url"), pool=pool)
 
 
 def main(arguments: list[str]) -> int:
@@ -439,7 +497,7 @@ def main(arguments: list[str]) -> int:
             return 0
         current = current_revision(engine)
         print(f"database is at revision {current or 'none'}, code at {head_revision()}")
-        return 0 if current == head_revision() else 2
+        return 2 if is_behind(current) else 0
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
         failed = SpeakFitError(

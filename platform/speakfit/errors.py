@@ -10,6 +10,7 @@ SpeakFitError
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
+├── MigrationError         rows could not be moved to another database, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
 ├── PagerDutyError         PagerDuty refused an event or a call, or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
@@ -114,6 +115,12 @@ class ApplyError(SpeakFitError):
         self.done = done
         self.left = left
         self.uncertain = uncertain
+
+
+class MigrationError(SpeakFitError):
+    """Rows could not be moved to another database; what was moved stays, and it can go on."""
+
+    exit_code = 4
 
 
 class RefusedError(SpeakFitError):

@@ -24,6 +24,30 @@ class Settings(BaseSettings):
         default=None,
         description="SQLAlchemy address of the database, `postgresql+psycopg://...` or `sqlite:///...`.",
     )
+    database_max_connections: int = Field(
+        default=60,
+        ge=1,
+        description="`max_connections` of the database; Cloud SQL's is in docs/connections.md.",
+    )
+    database_reserved_connections: int = Field(
+        default=10,
+        ge=0,
+        description="Connections left to PostgreSQL itself, migrations and people.",
+    )
+    api_replicas: int = Field(
+        default=2,
+        ge=1,
+        description="Most API instances at a time, both releases of a rollout counted.",
+    )
+    worker_replicas: int = Field(default=1, ge=0, description="Most workers at a time.")
+    database_replica_url: SecretStr | None = Field(
+        default=None,
+        description="Address of a read replica that lists are read from; unset means none.",
+    )
+    database_replica_max_lag: timedelta = Field(
+        default=timedelta(seconds=5),
+        description="How old a list may be; a replica that is further behind is not asked.",
+    )
     redis_url: SecretStr | None = Field(
         default=None, description="Celery broker, `redis://...` or `rediss://...`."
     )
@@ -93,7 +117,9 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
 
-    @field_validator("max_recording_duration", "chunk_lease", "export_interval")
+    @field_validator(
+        "max_recording_duration", "chunk_lease", "export_interval", "database_replica_max_lag"
+    )
     @classmethod
     def _positive(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):

@@ -37,6 +37,40 @@ def settings_table() -> str:
     )
 
 
+def connections_table() -> str:
+    """One row a size of the founding document, from the same function that makes the pools."""
+    from speakfit.pool import api_pool, cloud_sql_connections
+    from speakfit.settings import Settings
+
+    sizes = (
+        ("development", "db-custom-2-8192", 8, 1, 1),
+        ("production", "db-custom-4-16384", 16, 3, 2),
+        ("scale", "db-custom-8-32768", 32, 5, 5),
+    )
+    rows = []
+    for name, tier, memory_gib, instances, workers in sizes:
+        settings = Settings(
+            database_max_connections=cloud_sql_connections(memory_gib),
+            api_replicas=2 * instances,
+            worker_replicas=workers,
+            worker_processes=1,
+        )
+        pool = api_pool(settings)
+        limit = settings.database_max_connections
+        rows.append(
+            (
+                name,
+                f"`{tier}`",
+                str(limit),
+                f"{instances}, {2 * instances} in a rollout",
+                str(workers),
+                f"{pool.kept} kept, {pool.most} at most",
+            )
+        )
+    head = ("size", "tier", "max_connections", "API instances", "workers", "pool of an instance")
+    return _table(head, rows)
+
+
 def metrics_table() -> str:
     """One row a metric, from speakfit.metrics."""
     from speakfit.metrics import METRICS

@@ -24,14 +24,13 @@ from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER
+from speakfit.pool import GAUGE_POOL, api_pool
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
 ROUTERS = (recordings.router, readiness.router)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
 
-# Twice this at most: the framework answers on 40 threads, which share them.
-_POOL_SIZE = 10
 _RELAY_EVERY = timedelta(seconds=1)
 _GAUGE_STATEMENT_LIMIT = timedelta(seconds=1)
 
@@ -44,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging("api", project=settings.google_cloud_project)
     # One line a request is ours, with the route instead of the path.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
-    engine = make_engine(settings.require("database_url"), pool_size=_POOL_SIZE)
+    engine = make_engine(settings.require("database_url"), pool=api_pool(settings))
     celery = make_celery(settings.require("redis_url"))
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
@@ -92,7 +91,7 @@ def every_route() -> list[APIRoute]:
 def _observe(telemetry: Telemetry, settings: Settings) -> None:
     """The gauges have a connection of their own: a busy pool must not blind us."""
     gauge_engine = make_engine(
-        settings.require("database_url"), pool_size=1, statement_limit=_GAUGE_STATEMENT_LIMIT
+        settings.require("database_url"), pool=GAUGE_POOL, statement_limit=_GAUGE_STATEMENT_LIMIT
     )
     telemetry.observe(
         DATABASE_GAUGES,

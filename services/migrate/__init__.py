@@ -1,1 +1,1 @@
-"""The move from SQLite to Postgres; nothing is here yet (tables: `speakfit.migrations`)."""
+"""The move from SQLite to PostgreSQL: plan, check, copy, verify, report (docs/moving.md)."""

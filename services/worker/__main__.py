@@ -45,7 +45,7 @@ def _run(processes: int | None) -> int:
     from services.worker.engine import check_model
     from services.worker.lease import begin_worker, hand_over
     from services.worker.sweep import Heartbeat, Sweep, Vitals
-    from speakfit.database import current_revision, engine_from, head_revision
+    from speakfit.database import current_revision, engine_from, head_revision, is_behind
     from speakfit.errors import SettingsError, TargetError
     from speakfit.jobs import make_celery
     from speakfit.settings import read_settings
@@ -70,7 +70,7 @@ def _run(processes: int | None) -> int:
             where="DATABASE_URL",
             todo="Start the database, or correct the address.",
         ) from error
-    if current != head_revision():
+    if is_behind(current):
         raise TargetError(
             f"The database is at revision {current or 'none'}, not {head_revision()}.",
             where="DATABASE_URL",

@@ -45,6 +45,7 @@ from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
 from speakfit.jobs import BROKER_ERRORS, PREPARE, TRANSCRIBE, relay_outbox
 from speakfit.metrics import CHUNKS
+from speakfit.pool import TASK_POOL
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
@@ -136,7 +137,7 @@ def _begin(**_: Any) -> None:
         _children.append(
             Child(
                 settings=settings,
-                engine=engine_from(settings),
+                engine=engine_from(settings, TASK_POOL),
                 telemetry=telemetry,
                 model=model,
                 model_name=Path(check_model(settings)).name,

@@ -18,13 +18,14 @@ import jiwer
 import numpy as np
 import pytest
 import redis
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from speakfit.database import (
     Chunk,
     OutboxMessage,
     Recording,
     WorkerHeartbeat,
+    head_revision,
     make_engine,
     transaction,
     upgrade,
@@ -345,6 +346,20 @@ def test_readiness_names_every_part_and_its_latency(api: httpx.Client) -> None:
     checks = answer.json()["checks"]
     assert checks.keys() == {"database", "redis", "migrations"}
     assert all(check["ok"] and check["milliseconds"] >= 0 for check in checks.values())
+
+
+@pytest.mark.parametrize(("revision", "status"), [("a newer one", 200), ("0001", 503)])
+def test_tables_of_a_newer_release_will_do_and_those_of_an_older_will_not(
+    api: httpx.Client, engine: Engine, revision: str, status: int
+) -> None:
+    at = text("UPDATE alembic_version SET version_num = :revision")
+    try:
+        with engine.begin() as connection:
+            connection.execute(at, {"revision": revision})
+        assert api.get("/readyz").status_code == status
+    finally:
+        with engine.begin() as connection:
+            connection.execute(at, {"revision": head_revision()})
 
 
 def test_without_its_database_and_broker_the_api_lives_and_says_so(

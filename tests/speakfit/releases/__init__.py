@@ -1,0 +1,1 @@
+"""What earlier releases say to the database, frozen; one module a release, by its revision."""
