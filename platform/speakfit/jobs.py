@@ -41,7 +41,9 @@ CHUNK_LENGTH = timedelta(seconds=30)
 ATTEMPTS = 3
 """How often a chunk or a preparation may be begun before it is failed as poisonous."""
 
-_VISIBILITY = timedelta(minutes=45)
+# Messages only wake, so one that comes back while its task still runs does no harm, and what a
+# killed worker held should not lie about for long.
+_VISIBILITY = timedelta(minutes=1)
 _RELAY_AT_ONCE = 200
 # The key suffixes of kombu's Redis transport for its priority steps 0, 3, 6 and 9.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
