@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import redis
@@ -19,11 +22,20 @@ from sqlalchemy import Engine, select
 
 from services.worker.stopping import END_AFTER
 from speakfit.database import Chunk, DeadLetter, OutboxMessage, Recording, transaction
-from speakfit.jobs import ATTEMPTS, unacknowledged_count, waiting_count
+from speakfit.jobs import (
+    ATTEMPTS,
+    PREPARE,
+    TRANSCRIBE,
+    Job,
+    make_celery,
+    send,
+    unacknowledged_count,
+    waiting_count,
+)
 from speakfit.settings import Settings
-from tests.conftest import Process, service
+from tests.conftest import Process, fresh_key, service, serving_api
 from tests.recording_monitoring import until
-from tests.services.speech import KENNEDY
+from tests.services.speech import KENNEDY, samples_of, silence, write_wav
 from tests.services.test_outages import busy, chunks, long_speech
 from tests.services.test_recordings import finished, upload
 
@@ -237,3 +249,100 @@ def test_work_whose_audio_vanished_fails_after_its_tries(
     with transaction(engine) as session:
         assert session.scalars(select(DeadLetter)).one().attempts == ATTEMPTS
         assert session.scalars(select(Recording.attempts)).all() == [ATTEMPTS]
+
+
+def test_deliveries_out_of_order_and_many_times_over_change_nothing(
+    api: httpx.Client,
+    environment: dict[str, str],
+    engine: Engine,
+    broker: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+) -> None:
+    """Celery: at least once, in any order; a task must bear it."""
+    recording_id = uuid.UUID(upload(api, long_speech(tmp_path)))
+    until(lambda: waiting_count(broker) == 1, what="its message")
+    broker.flushall()
+    celery = make_celery(redis_url)
+    for index in (2, 1, 0):
+        for _ in range(3):
+            send(celery, Job(task=TRANSCRIBE, recording_id=recording_id, chunk_index=index))
+    send(celery, Job(task=PREPARE, recording_id=recording_id))
+    send(celery, Job(task=PREPARE, recording_id=uuid.uuid4()))
+    celery.close()
+    with service("services.worker", environment, tmp_path / "worker.log"):
+        assert finished(api, str(recording_id))["status"] == "completed"
+        until(lambda: empty(broker, engine), what="an empty queue")
+    assert chunks(engine) == [("done", 1)] * 3
+
+
+def test_a_clock_that_jumps_under_a_worker_changes_nothing(
+    api: httpx.Client, environment: dict[str, str], engine: Engine, tmp_path: Path
+) -> None:
+    """Celery: a jump ahead makes every unacknowledged message come back at once."""
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, time\n"
+        "real, file = time.time, pathlib.Path(__file__).with_name('offset')\n"
+        "time.time = lambda: real() + float(file.read_text() or 0)\n"
+    )
+    slowly = "once('begun'); time.sleep(1)"
+    with hooked_worker(environment, tmp_path, slowly):
+        recording_id = upload(api, long_speech(tmp_path))
+        until(lambda: (tmp_path / "begun").exists(), what="a chunk at work")
+        for days in (1, -2, 400):
+            offset.write_text(str(days * 86_400))
+            time.sleep(1)
+        assert finished(api, recording_id)["status"] == "completed"
+    assert chunks(engine) == [("done", 1)] * 3
+
+
+WORKER_MEMORY = 500_000_000
+THREE_HOURS = 180
+
+
+def test_three_hours_are_cut_once_in_little_memory_and_keep_nobody_waiting(
+    environment: dict[str, str], engine: Engine, broker: redis.Redis, tmp_path: Path
+) -> None:
+    """Celery: first come, first served; and a lease shorter than a task is taken over."""
+    own = {
+        **environment,
+        "AUDIO_DIR": str(tmp_path / "audio"),
+        "MAX_UPLOAD_BYTES": str(500_000_000),
+        "MAX_RECORDING_DURATION": "PT3H1M",
+    }
+    minute = np.concatenate([samples_of(KENNEDY)[:32_000], silence(58)])
+    path = write_wav(tmp_path / "long.wav", np.tile(minute, THREE_HOURS))
+    largest = 0
+    with (
+        serving_api(own, tmp_path / "api.log") as api,
+        service("services.worker", own, tmp_path / "first.log") as worker,
+        service("services.worker", own, tmp_path / "second.log"),
+    ):
+        long = upload(api, path)
+        api.headers["Authorization"] = f"Bearer {fresh_key(own['DATABASE_URL'], 'another')}"
+        until(lambda: busy(engine), what="a chunk at work")
+        short = upload(api, KENNEDY)
+        assert finished(api, short)["status"] == "completed"
+        assert _done(engine) < THREE_HOURS / 2
+
+        def ended() -> bool:
+            nonlocal largest
+            largest = max(largest, _memory(worker))
+            with transaction(engine) as session:
+                return session.get_one(Recording, uuid.UUID(long)).status == "completed"
+
+        until(ended, 150, "the end of three hours")
+    with transaction(engine) as session:
+        assert session.scalars(select(Recording.attempts)).all() == [1, 1]
+    assert set(chunks(engine)) == {("done", 1)}
+    assert len(chunks(engine)) == THREE_HOURS + 1
+    print(f"{largest / 1e6:.0f} MB")
+    assert largest < WORKER_MEMORY
+
+
+def _memory(worker: Process) -> int:
+    """Bytes of all its processes, each page that they share counted once."""
+    root = psutil.Process(worker.popen.pid)
+    return sum(one.memory_full_info().pss for one in [root, *root.children(recursive=True)])
