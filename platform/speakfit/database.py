@@ -200,10 +200,10 @@ class IdempotencyKey(Table):
     """When a request that never finished no longer stands in the way."""
 
 
-# Behind all that wait already: so new recordings of a caller cannot starve an old one of theirs.
-_LAST_TURN = text(
+LAST_TURN = text(
     "(SELECT coalesce(max(turn), 0) + 1 FROM recordings WHERE status IN ('queued', 'processing'))"
 )
+"""Behind all that wait: so new recordings of a caller cannot starve an old one of theirs."""
 
 
 class Recording(Table):
@@ -235,7 +235,7 @@ class Recording(Table):
     lease_owner: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     lease_expires_at: Mapped[datetime | None] = mapped_column(Instant)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    turn: Mapped[int] = mapped_column(BigInteger, default=_LAST_TURN, server_default="0")
+    turn: Mapped[int] = mapped_column(BigInteger, default=LAST_TURN, server_default="0")
     """When work on it was last begun, or it was accepted, counted in turns; of one caller's
     recordings the lowest is served next."""
     created_at: Mapped[datetime] = mapped_column(Instant)
@@ -479,6 +479,24 @@ def alembic_config() -> Any:
 def engine_from(settings: Settings, pool: PoolSize = WORKER_POOL) -> Engine:
     """The engine that DATABASE_URL names; see speakfit.pool for the share of each process."""
     return make_engine(settings.require("database_url"), pool=pool)
+
+
+@contextmanager
+def opened() -> Iterator[Engine]:
+    """The engine that DATABASE_URL names, for a command; what it refuses is a SpeakFitError."""
+    engine = engine_from(read_settings())
+    try:
+        yield engine
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
+        raise SpeakFitError(
+            f"The database refused: {reason.splitlines()[0]}",
+            where="DATABASE_URL",
+            todo="Start the database, and bring it up to date with "
+            "`python -m speakfit.database upgrade`.",
+        ) from error
+    finally:
+        engine.dispose()
 
 
 def main(arguments: list[str]) -> int:

@@ -16,10 +16,20 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDownError
 from kombu.transport import redis as kombu_redis
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, null, select, update
 from sqlalchemy.orm import Session
 
-from speakfit.database import OutboxMessage, database_now, transaction
+from speakfit.database import (
+    LAST_TURN,
+    Chunk,
+    ChunkStatus,
+    DeadLetter,
+    OutboxMessage,
+    Recording,
+    RecordingStatus,
+    database_now,
+    transaction,
+)
 
 QUEUE = "speakfit"
 PREPARE = "speakfit.prepare"
@@ -31,7 +41,9 @@ CHUNK_LENGTH = timedelta(seconds=30)
 ATTEMPTS = 3
 """How often a chunk or a preparation may be begun before it is failed as poisonous."""
 
-_VISIBILITY = timedelta(minutes=45)
+# Messages only wake, so one that comes back while its task still runs does no harm, and what a
+# killed worker held should not lie about for long.
+_VISIBILITY = timedelta(minutes=1)
 _RELAY_AT_ONCE = 200
 # The key suffixes of kombu's Redis transport for its priority steps 0, 3, 6 and 9.
 _PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -134,7 +146,6 @@ def make_celery(redis_url: str) -> Celery:
         worker_prefetch_multiplier=1,
         worker_proc_alive_timeout=120.0,
         worker_send_task_events=False,
-        worker_soft_shutdown_timeout=5.0,
     )
     return app
 
@@ -195,6 +206,88 @@ def relay_outbox(engine: Engine, app: Celery) -> int:
     if failure is not None:
         raise failure
     return sent
+
+
+def cancel(session: Session, recording_id: uuid.UUID) -> bool:
+    """End a recording that is not finished; False when it is, or when there is none.
+
+    Messages about it find nothing to do, and what runs is discarded when it is stored.
+    """
+    ended = session.execute(
+        update(Recording)
+        .where(
+            Recording.id == recording_id,
+            Recording.status.in_((RecordingStatus.QUEUED, RecordingStatus.PROCESSING)),
+        )
+        .values(
+            status=RecordingStatus.CANCELLED,
+            finished_at=database_now(),
+            lease_owner=None,
+            lease_expires_at=None,
+        )
+        .returning(Recording.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if ended is None:
+        return False
+    session.execute(
+        update(Chunk)
+        .where(
+            Chunk.recording_id == recording_id,
+            Chunk.status.in_((ChunkStatus.PENDING, ChunkStatus.LEASED)),
+        )
+        .values(
+            status=ChunkStatus.CANCELLED,
+            finished_at=database_now(),
+            lease_owner=None,
+            lease_expires_at=None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(delete(OutboxMessage).where(OutboxMessage.recording_id == recording_id))
+    return True
+
+
+def retry(session: Session, recording_id: uuid.UUID) -> bool:
+    """Work on a failed or cancelled recording again; False when it is neither.
+
+    It is cut again from its upload, for the audio of its chunks is gone; what is transcribed
+    already stays. Its dead letters are settled.
+    """
+    begun = session.execute(
+        update(Recording)
+        .where(
+            Recording.id == recording_id,
+            Recording.status.in_((RecordingStatus.FAILED, RecordingStatus.CANCELLED)),
+        )
+        .values(
+            status=RecordingStatus.QUEUED,
+            # None would be stored as the JSON value null.
+            speech=null(),
+            attempts=0,
+            turn=LAST_TURN,
+            error_code=None,
+            error_detail=None,
+            finished_at=None,
+        )
+        .returning(Recording.traceparent)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if begun is None:
+        return False
+    session.execute(
+        delete(Chunk)
+        .where(Chunk.recording_id == recording_id, Chunk.status != ChunkStatus.DONE)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(DeadLetter)
+        .where(DeadLetter.recording_id == recording_id, DeadLetter.settled_at.is_(None))
+        .values(settled_at=database_now())
+        .execution_options(synchronize_session=False)
+    )
+    post(session, Job(task=PREPARE, recording_id=recording_id, traceparent=begun.traceparent))
+    return True
 
 
 def make_redis(redis_url: str) -> redis.Redis:

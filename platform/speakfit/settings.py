@@ -99,6 +99,11 @@ class Settings(BaseSettings):
         default=timedelta(seconds=6),
         description="How long a worker owns a chunk without renewing, ISO 8601 or seconds.",
     )
+    chunk_time_limit: timedelta = Field(
+        default=timedelta(minutes=10),
+        description="After how long a process that transcribes a chunk of 30 s is killed as hung; "
+        "shorter chunks in proportion, never under a fifth.",
+    )
     export_interval: timedelta = Field(
         default=EXPORT_INTERVAL,
         description="Policy time between two metric exports, and between two heartbeats.",
@@ -118,7 +123,11 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
 
     @field_validator(
-        "max_recording_duration", "chunk_lease", "export_interval", "database_replica_max_lag"
+        "max_recording_duration",
+        "chunk_lease",
+        "chunk_time_limit",
+        "export_interval",
+        "database_replica_max_lag",
     )
     @classmethod
     def _positive(cls, value: timedelta) -> timedelta:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speakfit.errors import SpeakFitError
-
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from services.api.keys import KeyState
 
 app = typer.Typer(
@@ -53,9 +47,10 @@ def create(
     goes to stderr, so that KEY=$(python -m services.api keys create NAME) holds the key alone.
     """
     from services.api.keys import ALL_SCOPES, Scope, create_key
+    from speakfit.database import opened
 
     scopes = tuple(Scope(one) for one in scope) if scope else ALL_SCOPES
-    with _database() as engine:
+    with opened() as engine:
         made = create_key(engine, name=name, scopes=scopes, lifetime=_span(expires))
     if as_json:
         print(_json(asdict(made)))
@@ -70,8 +65,9 @@ def create(
 def list_command(as_json: JsonOption = False) -> None:
     """List every key, without its secret."""
     from services.api.keys import list_keys
+    from speakfit.database import opened
 
-    with _database() as engine:
+    with opened() as engine:
         keys = list_keys(engine)
     if as_json:
         print(_json([asdict(key) for key in keys]))
@@ -106,36 +102,15 @@ def revoke(
 ) -> None:
     """End a key; every API process refuses it within five seconds."""
     from services.api.keys import revoke_key
+    from speakfit.database import opened
 
-    with _database() as engine:
+    with opened() as engine:
         key = revoke_key(engine, key_id)
     print(_json(asdict(key)) if as_json else _revoked(key))
 
 
 def _revoked(key: KeyState) -> str:
     return f"Key {key.id} of {key.name} is revoked; it is refused everywhere within 5 s."
-
-
-@contextmanager
-def _database() -> Iterator[Engine]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from speakfit.database import engine_from
-    from speakfit.settings import read_settings
-
-    engine = engine_from(read_settings())
-    try:
-        yield engine
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or type(error).__name__).strip()
-        raise SpeakFitError(
-            f"The database refused: {reason.splitlines()[0]}",
-            where="DATABASE_URL",
-            todo="Start the database, and bring it up to date with "
-            "`python -m speakfit.database upgrade`.",
-        ) from error
-    finally:
-        engine.dispose()
 
 
 def _span(text: str) -> timedelta | None:

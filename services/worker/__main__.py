@@ -1,50 +1,69 @@
-"""`python -m services.worker`: a Celery worker with everything set.
+"""`python -m services.worker`: a Celery worker with everything set, and what it gave up.
 
-SIGTERM stops it as SIGQUIT would: what runs gets five seconds, then its lease is given back. A
-plain SIGTERM would wait for long tasks without end (measured), and Spot machines give 30 s.
+SIGTERM means finish or hand over: nothing more is begun, what runs gets five seconds, then its
+lease is given back. A plain Celery worker would wait for long tasks without end (measured), and
+Spot machines give 30 s: so five seconds later what still runs is killed, and ten later this process
+ends whatever it waits for.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
+from typing import Annotated
 
+import typer
+
+from services.worker import dead_letter_commands
 from speakfit.errors import SpeakFitError
+
+# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+_EXIT_USAGE = 64
+
+app = typer.Typer(
+    name="services.worker",
+    epilog="Exit codes: 0 fine, 1 error, 64 wrong usage.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(dead_letter_commands.app, name="dead-letters")
 
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: list[str]) -> int:
-    """Run until told to stop; 0 after a stop, 1 for an error in settings or servers."""
-    parser = argparse.ArgumentParser(
-        prog="python -m services.worker",
-        description="Transcribe recordings. Needs DATABASE_URL, REDIS_URL and WHISPER_MODEL.",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="transcribing processes of one thread each (default: WORKER_PROCESSES)",
-    )
-    options = parser.parse_args(arguments)
-    # billiard reads it when first imported, so before any import that reaches Celery.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-    try:
-        return _run(options.processes)
-    except SpeakFitError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+@app.callback(invoke_without_command=True)
+def work(
+    context: typer.Context,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Transcribing processes of one thread each; WORKER_PROCESSES when left out.",
+        ),
+    ] = None,
+) -> None:
+    """Transcribe recordings until told to stop.
+
+    Needs DATABASE_URL, REDIS_URL and WHISPER_MODEL.
+    """
+    if context.invoked_subcommand is None:
+        raise typer.Exit(_run(processes))
 
 
 def _run(processes: int | None) -> int:
+    # billiard reads it when first imported, so before any import that reaches Celery.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from celery.signals import worker_ready
     from sqlalchemy.exc import SQLAlchemyError
 
     from services.worker.engine import check_model
     from services.worker.lease import begin_worker, hand_over
+    from services.worker.stopping import stoppable
     from services.worker.sweep import Heartbeat, Sweep, Vitals
+    from services.worker.watch import Watch
     from speakfit.database import current_revision, engine_from, head_revision, is_behind
     from speakfit.errors import SettingsError, TargetError
     from speakfit.jobs import make_celery
@@ -79,14 +98,23 @@ def _run(processes: int | None) -> int:
     configure_logging("worker")
     app.conf.include = ["services.worker.tasks"]
     heartbeat = Heartbeat(engine, settings, processes=count)
-    vitals = Vitals(Sweep(engine, app, settings), heartbeat)
+    watch = Watch(count)
+    vitals = Vitals(Sweep(engine, app, settings), heartbeat, watch)
 
     def begin(**_: object) -> None:
         vitals.start()
 
     worker_ready.connect(begin, weak=False)
     token = begin_worker()
-    worker = app.Worker(
+
+    def give_all_back() -> None:
+        try:
+            # Its processes are gone by now; what they held need not wait for its lease.
+            hand_over(engine, token)
+        except SQLAlchemyError as error:
+            logger.warning("the leases will have to expire: %s", type(error).__name__)
+
+    worker = stoppable(app, watch, give_all_back)(
         hostname=heartbeat.worker_id,
         pool="prefork",
         concurrency=count,
@@ -99,14 +127,24 @@ def _run(processes: int | None) -> int:
         worker.start()
     finally:
         vitals.stop()
-        try:
-            # Its processes are gone by now; what they held need not wait for its lease.
-            hand_over(engine, token)
-        except SQLAlchemyError as error:
-            logger.warning("the leases will have to expire: %s", type(error).__name__)
+        give_all_back()
+        watch.close()
         engine.dispose()
     return worker.exitcode or 0
 
 
+def main() -> int:
+    """0 after a stop, 1 for an error in settings or servers, 64 for wrong usage."""
+    try:
+        return app(prog_name="python -m services.worker", standalone_mode=False) or 0
+    except SpeakFitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except _USAGE_ERROR as error:
+        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
+        print("  to do: `python -m services.worker --help` lists what there is.", file=sys.stderr)
+        return _EXIT_USAGE
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

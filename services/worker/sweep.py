@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 
 from services.worker.dead_letters import bury_exhausted
 from services.worker.lease import claimable_jobs
+from services.worker.watch import Watch
 from speakfit.audio import chunk_path
 from speakfit.database import OutboxMessage, WorkerHeartbeat, database_now, transaction
 from speakfit.jobs import (
@@ -167,15 +168,17 @@ def ask_scale(settings: Settings) -> float | None:
 
 
 class Vitals:
-    """The two threads of the main process; one hung dependency must not stop the heartbeat."""
+    """The threads of the main process; one hung dependency must not stop the others."""
 
-    def __init__(self, sweep: Sweep, heartbeat: Heartbeat) -> None:
+    def __init__(self, sweep: Sweep, heartbeat: Heartbeat, watch: Watch) -> None:
         self._sweep = sweep
         self._heartbeat = heartbeat
+        self._watch = watch
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
             threading.Thread(target=self._sweep_on, name="sweep", daemon=True),
+            threading.Thread(target=self._watch_on, name="watch", daemon=True),
         ]
 
     def start(self) -> None:
@@ -183,7 +186,7 @@ class Vitals:
             thread.start()
 
     def stop(self) -> None:
-        """Stop both threads and take the heartbeat back; trouble is logged."""
+        """Stop the threads and take the heartbeat back; trouble is logged."""
         self._stop.set()
         for thread in self._threads:
             thread.join(2.0)
@@ -209,3 +212,7 @@ class Vitals:
             except (SQLAlchemyError, *BROKER_ERRORS) as error:
                 logger.warning("the sweep failed: %s", type(error).__name__)
                 self._stop.wait(1.0)
+
+    def _watch_on(self) -> None:
+        while not self._stop.wait(SWEEP_EVERY.total_seconds()):
+            self._watch.kill_late()

@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from billiard.process import current_process
 from celery import Celery, Task, shared_task
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
@@ -40,10 +41,11 @@ from services.worker.results import (
 )
 from services.worker.speech import Stretch, VoiceActivity, spans, stretches
 from services.worker.sweep import remove_chunks
+from services.worker.watch import Watched
 from speakfit.audio import Samples, chunk_path, decode, read_chunk, source_path, write_chunk
 from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
-from speakfit.jobs import BROKER_ERRORS, PREPARE, TRANSCRIBE, relay_outbox
+from speakfit.jobs import BROKER_ERRORS, CHUNK_LENGTH, PREPARE, TRANSCRIBE, relay_outbox
 from speakfit.metrics import CHUNKS
 from speakfit.pool import TASK_POOL
 from speakfit.settings import Settings, read_settings
@@ -66,6 +68,7 @@ _BLAMED = (
 # tells a short recording from a long one, whose first chunk others wait for.
 _FIRST_BATCH = 2
 _BATCH = 8
+_LEAST_SHARE = 0.2
 _SHORTEST_PAUSE = timedelta(milliseconds=250)
 _LONGEST_PAUSE = timedelta(seconds=30)
 
@@ -104,6 +107,7 @@ class Child:
     telemetry: Telemetry
     model: Any
     model_name: str
+    watched: Watched
     cuttings: list[Cutting] = field(default_factory=list)
     next: _Next | None = None
     troubles: int = 0
@@ -141,6 +145,7 @@ def _begin(**_: Any) -> None:
                 telemetry=telemetry,
                 model=model,
                 model_name=Path(check_model(settings)).name,
+                watched=Watched(getattr(current_process(), "index", 0)),
             )
         )
     except Exception:
@@ -180,13 +185,24 @@ def transcribe_chunk(self: Task[Any, Any], _recording_id: str, _index: int) -> N
 
 
 def _serve(child: Child, app: Celery) -> None:
-    """Do the work whose turn it is until there is none, or this process is in trouble.
+    """Do the work whose turn it is until there is none, or this process is in trouble or stopped.
 
     Long recordings stay open between two batches of their cuts and take turns like everybody, so
     three hours keep nobody else waiting. What is open is never left.
     """
-    while _serve_one(child, app) or child.cuttings:
+    while not child.watched.stopping and (_serve_one(child, app) or child.cuttings):
         pass
+    _put_down(child)
+
+
+def _put_down(child: Child) -> None:
+    """What is open when this process is stopped goes to others, who need not wait for a lease."""
+    if child.next is not None:
+        kept, child.next = child.next, None
+        _give_back(child, kept.work, error="stopped", forgiven=True)
+    for cutting in list(child.cuttings):
+        _close(child, cutting)
+        _give_back(child, cutting.work, error="stopped", forgiven=True)
 
 
 def _serve_one(child: Child, app: Celery) -> bool:
@@ -212,7 +228,11 @@ def _serve_one(child: Child, app: Celery) -> bool:
 
 
 def _attempt(
-    child: Child, work: Preparation | ChunkWork, act: Callable[[], None], end: Callable[[], None]
+    child: Child,
+    work: Preparation | ChunkWork,
+    limit: timedelta,
+    act: Callable[[], None],
+    end: Callable[[], None],
 ) -> bool:
     """Act on work that is ours; on an error end it, give it back, and say whether it is to blame.
 
@@ -222,7 +242,8 @@ def _attempt(
     attempt counts, and there is a pause before the next.
     """
     try:
-        act()
+        with child.watched.within(limit):
+            act()
     except Exception as error:
         end()
         missing = isinstance(error, FileNotFoundError)
@@ -285,7 +306,9 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
                 "recording refused", extra={"context": {**_named(work), "code": error.code}}
             )
 
-    going_on = _attempt(child, work, act, lambda: _close(child, held))
+    # However long the silence is that must be read before the next cut.
+    limit = child.settings.chunk_time_limit + timedelta(seconds=work.duration_seconds / 2)
+    going_on = _attempt(child, work, limit, act, lambda: _close(child, held))
     try:
         relay_outbox(child.engine, app)
     except (SQLAlchemyError, *BROKER_ERRORS) as error:
@@ -385,8 +408,15 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
             _complete(child, work.recording_id)
 
     path = chunk_path(child.settings.audio_dir, work.recording_id, work.index)
+    limit = time_limit(child.settings.chunk_time_limit, work)
     with renewed(child.engine, work, child.settings.chunk_lease) as renewal:
-        return _attempt(child, work, act, renewal.stop)
+        return _attempt(child, work, limit, act, renewal.stop)
+
+
+def time_limit(limit: timedelta, work: ChunkWork) -> timedelta:
+    """In proportion to the chunk's length, but at least a fifth: some work is the same for all."""
+    share = timedelta(seconds=work.end_seconds - work.start_seconds) / CHUNK_LENGTH
+    return limit * min(1.0, max(_LEAST_SHARE, share))
 
 
 def _complete(child: Child, recording_id: uuid.UUID) -> None:

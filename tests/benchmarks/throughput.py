@@ -24,10 +24,13 @@ from speakfit.settings import Settings
 from speakfit_ops.demo import Api, write_speech
 from speakfit_ops.stack import Stack
 
+# Seldom: the same two cores answer it.
+_POLL = 0.25
+
 _model: Any = None
 
 
-def _settings(environment: dict[str, str]) -> Settings:
+def engine_settings(environment: dict[str, str]) -> Settings:
     return Settings.model_validate(
         {name: environment[f"WHISPER_{name[8:].upper()}"] for name in _WHISPER}
     )
@@ -36,12 +39,12 @@ def _settings(environment: dict[str, str]) -> Settings:
 _WHISPER = ("whisper_model", "whisper_device", "whisper_compute_type")
 
 
-def _begin(settings: Settings) -> None:
+def begin(settings: Settings) -> None:
     global _model
     _model = load_model(settings)
 
 
-def _one(stretch: Stretch) -> int:
+def transcribe_one(stretch: Stretch) -> int:
     found = transcribe(
         _model,
         stretch.samples,
@@ -53,21 +56,28 @@ def _one(stretch: Stretch) -> int:
 
 def _measure_bare(settings: Settings, cuts: list[Stretch], processes: int) -> float:
     """Seconds from the first chunk handed out to the last one back; models loaded before."""
-    with multiprocessing.get_context("spawn").Pool(processes, _begin, (settings,)) as pool:
-        pool.map(_one, cuts[:processes], chunksize=1)
+    with multiprocessing.get_context("spawn").Pool(processes, begin, (settings,)) as pool:
+        pool.map(transcribe_one, cuts[:processes], chunksize=1)
         began = time.monotonic()
-        pool.map(_one, cuts, chunksize=1)
+        pool.map(transcribe_one, cuts, chunksize=1)
         return time.monotonic() - began
+
+
+def api_of(stack: Stack) -> Api:
+    """A client with the stack's own key."""
+    api = Api(base=f"http://127.0.0.1:{stack.ports.api}")
+    api.session.headers["Authorization"] = f"Bearer {stack.environment['SPEAKFIT_API_KEY']}"
+    return api
 
 
 def _measure_stack(stack: Stack, speech: Path) -> float:
     """Seconds from the upload to the completed recording; a first upload warms the models."""
-    api = Api(base=f"http://127.0.0.1:{stack.ports.api}")
+    api = api_of(stack)
     for warm_up in (True, False):
         began = time.monotonic()
         recording = api.upload(speech)
         while api.completed(recording) is None:
-            time.sleep(0.05)
+            time.sleep(_POLL)
         if not warm_up:
             return time.monotonic() - began
     raise AssertionError
@@ -89,13 +99,16 @@ def main() -> None:
         )
         stack = Stack(
             folder=Path(folder) / "stack",
-            overrides={"WORKER_PROCESSES": str(chosen.processes)},
+            overrides={
+                "WORKER_PROCESSES": str(chosen.processes),
+                "MAX_UPLOAD_BYTES": str(speech.stat().st_size + 100_000),
+            },
         )
         rates: dict[str, list[float]] = {"bare": [], "stack": []}
         for _ in range(2):
             stack.start()
             try:
-                settings = _settings(stack.environment)
+                settings = engine_settings(stack.environment)
                 rates["stack"].append(len(cuts) * 60 / _measure_stack(stack, speech))
             finally:
                 stack.stop()

@@ -1,4 +1,4 @@
-"""What a worker survives: a broker that dies under its feet, a full disk, a stop on purpose."""
+"""What a worker survives: a broker that dies under its feet, a full disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import resource
 import ssl
 from pathlib import Path
 
-import httpx
 import numpy as np
 import psutil
 import pytest
@@ -91,33 +90,6 @@ def test_a_full_disk_under_the_worker_loses_nothing_that_was_accepted(
         assert finished(api, recording_id)["status"] == "completed"
     with transaction(engine) as session:
         assert session.scalars(select(Recording.attempts)).all() == [1]
-
-
-def test_a_worker_stopped_at_work_hands_it_on_and_uses_no_attempt(
-    api: httpx.Client, environment: dict[str, str], engine: Engine, tmp_path: Path
-) -> None:
-    # A chunk longer than a stop may take, and a lease longer than the test: only giving back
-    # can free it.
-    (tmp_path / "endless_worker.py").write_text(
-        "import os, runpy, time\n"
-        "os.environ['REMAP_SIGTERM'] = 'SIGQUIT'\n"
-        "import services.worker.tasks\n"
-        "services.worker.tasks.transcribe = lambda *_, **__: time.sleep(600)\n"
-        "if __name__ == '__main__':\n"
-        "    runpy.run_module('services.worker', run_name='__main__')\n"
-    )
-    patient = {
-        **environment,
-        "CHUNK_LEASE": "PT10M",
-        "PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}",
-    }
-    recording_id = upload(api, long_speech(tmp_path))
-    with service("endless_worker", patient, tmp_path / "first.log") as first:
-        until(lambda: busy(engine), what="a chunk at work")
-        assert first.stop() == 0
-    assert chunks(engine) == [("pending", 0)] * 3
-    with service("services.worker", patient, tmp_path / "second.log"):
-        assert finished(api, recording_id)["status"] == "completed"
 
 
 @pytest.mark.parametrize(
