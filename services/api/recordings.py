@@ -19,6 +19,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
 from services.api.keys import Identity
 from services.api.problems import Problem
@@ -121,7 +122,7 @@ router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
 @router.post("", status_code=HTTPStatus.ACCEPTED, openapi_extra=_UPLOAD_FORM)
 async def accept(
-    request: Request, response: Response, services: Given, caller: Writer
+    request: Request, response: Response, services: Given, caller: Writer, _: HasRoom
 ) -> RecordingView:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
