@@ -19,6 +19,7 @@ from services.api import problems, readiness, recordings
 from services.api.backlog import Backlog
 from services.api.callers import Callers, Guard, make_verifiers
 from services.api.deadlines import Deadlines, Limits
+from services.api.description import describe
 from services.api.envelope import Envelope
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    describe(app, every_route())
     callers = Callers(make_verifiers(settings, engine))
     app.state.backlog = Backlog(engine, settings.max_queue_chunks, _tell("queue-full"))
     # The last added is the outermost: refusals are measured too, and carry what answers carry.

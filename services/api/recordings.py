@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
+from services.api.description import problem_answers
 from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.transcript import Transcript, assemble
@@ -120,7 +121,12 @@ Given = Annotated[Services, Depends(_services)]
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED, openapi_extra=_UPLOAD_FORM)
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    openapi_extra=_UPLOAD_FORM,
+    responses=problem_answers(413, 415, 422, 507),
+)
 async def accept(
     request: Request, response: Response, services: Given, caller: Writer, _: HasRoom
 ) -> RecordingView:
@@ -198,7 +204,7 @@ def _traceparent(given: str | None) -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
-@router.get("/{recording_id}")
+@router.get("/{recording_id}", responses=problem_answers(404))
 def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
     """How the recording stands and how far it is."""
     with transaction(services.engine) as session:
@@ -211,7 +217,7 @@ def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
         return _view(recording, done=done or 0)
 
 
-@router.get("/{recording_id}/transcript")
+@router.get("/{recording_id}/transcript", responses=problem_answers(404, 409))
 def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript:
     """Text, segments, words with times and coaching figures; 409 until completed."""
     with transaction(services.engine) as session:
