@@ -183,9 +183,10 @@ def _accept(
 
 def _measure(upload: Upload, settings: Settings) -> Probe:
     try:
-        measured = probe(upload.part)
+        longest = settings.max_recording_duration.total_seconds()
+        measured = probe(upload.part, longest_seconds=longest)
         if measured.duration > settings.max_recording_duration:
-            raise too_long(settings.max_recording_duration.total_seconds())
+            raise too_long(longest)
     except AudioError as error:
         raise Problem(
             _AUDIO_STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY),
