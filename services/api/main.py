@@ -91,7 +91,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             buckets=buckets,
             routes=every_route(),
             refused=_tell("rate-limited"),
-            skipped=_tell("not-limited"),
         )
     app.add_middleware(Guard, callers=callers, routes=every_route())
     limits = Limits(client=settings.client_timeout, answer=settings.answer_timeout)

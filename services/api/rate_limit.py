@@ -87,6 +87,7 @@ class Buckets:
         self.quota = quota
         self._now = now
         self._away_until = -math.inf
+        self._unlimited = 0
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             redis_url,
             max_connections=_CONNECTIONS,
@@ -100,6 +101,7 @@ class Buckets:
     async def take(self, caller_id: uuid.UUID) -> Taken | None:
         """Take one token; after a failure Redis is left alone for some seconds."""
         if self._now() < self._away_until:
+            self._unlimited += 1
             return None
         window = int(self.quota.window.total_seconds() * 1000)
         try:
@@ -107,11 +109,15 @@ class Buckets:
                 keys=[f"speakfit:rate:{caller_id}"], args=[self.quota.requests, window]
             )
         except (redis.RedisError, OSError) as error:
+            self._unlimited += 1
             self._away_until = self._now() + _PAUSE.total_seconds()
             logger.warning(
                 "callers are not limited: Redis gives no answer (%s)", type(error).__name__
             )
             return None
+        if self._unlimited:
+            logger.warning("callers are limited again; %d requests were not", self._unlimited)
+            self._unlimited = 0
         return Taken(allowed=bool(taken), left=int(thousandths) / 1000)
 
     async def close(self) -> None:
@@ -129,13 +135,11 @@ class RateLimit:
         buckets: Buckets,
         routes: Sequence[APIRoute],
         refused: Callable[[], None],
-        skipped: Callable[[], None],
     ) -> None:
         self._app = app
         self._buckets = buckets
         self._routes = routes
         self._refused = refused
-        self._skipped = skipped
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Identity | None = scope.get("state", {}).get("caller")
@@ -144,7 +148,6 @@ class RateLimit:
             return
         taken = await self._buckets.take(caller.caller_id)
         if taken is None:
-            self._skipped()
             await self._app(scope, receive, send)
             return
 

@@ -106,7 +106,9 @@ def test_a_bucket_fills_again_and_never_beyond(redis_url: str, broker: redis.Red
     assert 97 <= back.left <= 98
 
 
-def test_without_redis_nobody_is_limited_and_redis_is_left_alone_for_a_while() -> None:
+def test_without_redis_nobody_is_limited_and_redis_is_left_alone_for_a_while(
+    redis_url: str, broker: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     now = [0.0]
     quota = Quota(requests=1, window=timedelta(hours=1))
     port = free_port()
@@ -126,6 +128,17 @@ def test_without_redis_nobody_is_limited_and_redis_is_left_alone_for_a_while() -
         return [first, silent]
 
     assert asyncio.run(ask()) == [None, None]
+    assert len(caplog.messages) == 2, "once a pause, not once a request"
+    caplog.clear()
+
+    async def back() -> None:
+        buckets = Buckets(redis_url, quota, now=lambda: now[0])
+        buckets._unlimited = 7
+        assert await buckets.take(uuid.UUID(int=1)) is not None
+        await buckets.close()
+
+    asyncio.run(back())
+    assert caplog.messages == ["callers are limited again; 7 requests were not"]
 
 
 def test_a_full_queue_refuses_work_before_it_is_sent_and_nothing_else(
