@@ -14,14 +14,25 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
 
 from services.api.gauges import queue_depth
 from services.api.problems import Problem
-from speakfit.database import transaction
+from speakfit.database import Chunk, ChunkStatus, database_now, transaction
 
 _FRESH = timedelta(seconds=1)
-_RETRY_AFTER = timedelta(seconds=60)
+_PACE_OVER = timedelta(minutes=5)
+_UNKNOWN_WAIT = timedelta(minutes=1)
+_LONGEST_WAIT = timedelta(hours=1)
+
+
+def room_after(*, depth: int, bound: int, finished: int) -> timedelta:
+    """When there is room again, at the pace of so many chunks finished within five minutes."""
+    if finished == 0:
+        return _UNKNOWN_WAIT
+    wait = (depth - bound + 1) * _PACE_OVER / finished
+    return min(max(wait, timedelta(seconds=1)), _LONGEST_WAIT)
 
 
 class Backlog:
@@ -44,12 +55,14 @@ class Backlog:
         self._now = now
         self._lock = threading.Lock()
         self._counted_at = -math.inf
-        self._depth = 0
+        self._known = 0, 0
 
     def require_room(self) -> None:
         """A Problem when the bound is reached; blocks for a query at most once a second."""
-        if self._count() < self._bound:
+        depth, finished = self._count()
+        if depth < self._bound:
             return
+        wait = room_after(depth=depth, bound=self._bound, finished=finished)
         self._refused()
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
@@ -57,16 +70,27 @@ class Backlog:
             title="More work waits than can be done soon.",
             detail="Nothing was accepted; recordings accepted before are safe.",
             todo="Try again after the time that Retry-After says.",
-            headers={"Retry-After": str(math.ceil(_RETRY_AFTER.total_seconds()))},
+            headers={"Retry-After": str(math.ceil(wait.total_seconds()))},
         )
 
-    def _count(self) -> int:
+    def _count(self) -> tuple[int, int]:
         with self._lock:
             if self._now() - self._counted_at >= _FRESH.total_seconds():
                 with transaction(self._engine) as session:
-                    self._depth = queue_depth(session)
+                    self._known = queue_depth(session), _finished(session)
                 self._counted_at = self._now()
-            return self._depth
+            return self._known
+
+
+def _finished(session: Session) -> int:
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(Chunk)
+            .where(Chunk.status == ChunkStatus.DONE, Chunk.finished_at > database_now(-_PACE_OVER))
+        )
+        or 0
+    )
 
 
 def _require_room(request: Request) -> None:

@@ -22,6 +22,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy import Engine, update
 
 from services.api import problems
+from services.api.backlog import room_after
 from services.api.deadlines import Deadlines, Limits
 from services.api.keys import create_key
 from services.api.rate_limit import Buckets, Quota, Taken
@@ -160,6 +161,15 @@ def test_a_full_queue_refuses_work_before_it_is_sent_and_nothing_else(
     with transaction(engine) as session:
         session.execute(update(Recording).values(status=RecordingStatus.CANCELLED))
     until(lambda: refused() is None, 10, "room again")
+
+
+@pytest.mark.parametrize(
+    ("depth", "finished", "seconds"), [(100, 0, 60), (100, 300, 1), (129, 30, 300), (9999, 1, 3600)]
+)
+def test_whoever_is_refused_is_told_when_there_will_be_room(
+    depth: int, finished: int, seconds: int
+) -> None:
+    assert room_after(depth=depth, bound=100, finished=finished) == timedelta(seconds=seconds)
 
 
 def connect(api: httpx.Client) -> socket.socket:
