@@ -27,8 +27,9 @@ test: setup ## Run the test suite
 test-all: setup ## Run the suite and the slow proofs
 	@$(PYTEST)
 
-check: setup ## Lint, types, layers and layout
+check: setup ## Lint, types, layers, layout, and known weaknesses of what is installed
 	@$(RUN) -m pytest -q tests/test_house.py tests/test_layout.py
+	@$(RUN) scripts/audit.py
 
 snapshots: setup ## Rewrite the command transcripts and show what changed
 	@UPDATE_SNAPSHOTS=1 $(RUN) -m pytest -q tests/alerts -k transcript

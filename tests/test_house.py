@@ -13,11 +13,15 @@ BIN = Path(sys.executable).parent
 
 DOCUMENTS = [str(path) for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
 
+FOLDERS = ["alerts", "dashboards", "loadtest", "platform", "services"]
+
 CHECKS = {
     "lint": [str(BIN / "ruff"), "check", "."],
     "format": [str(BIN / "ruff"), "format", "--check", "."],
     "types": [str(BIN / "mypy")],
     "layers": [str(BIN / "lint-imports")],
+    # What bandit is sure of, and what is not merely a matter of taste.
+    "security": [str(BIN / "bandit"), "-q", "-r", "-ll", "-ii", *FOLDERS],
     "documents": [sys.executable, "-m", "cogapp", "--check", "-n", "utf-8", "--diff", *DOCUMENTS],
 }
 

@@ -6,6 +6,7 @@ choose a playlist format, and a playlist may name other files on this machine.
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 import wave
@@ -172,11 +173,12 @@ def _broken() -> AudioError:
     )
 
 
-def probe(path: Path) -> Probe:
+def probe(path: Path, *, longest_seconds: float = math.inf) -> Probe:
     """Prove that a file can be decoded and measure it, reading packets without decoding them all.
 
-    Raises AudioError with code `empty`, `not-audio` or `truncated`. Truncation is seen where the
-    container states a length or its end (ogg); in a plain mp3 the recording is merely shorter.
+    Raises AudioError with code `empty`, `not-audio`, `too-long` or `truncated`. A file that claims
+    one sample a second has a packet for each: nothing is read beyond the limit. Truncation is seen
+    where the container states a length or its end (ogg); a plain mp3 is merely shorter.
     """
     container, name = _open(path)
     with container:
@@ -184,6 +186,7 @@ def probe(path: Path) -> Probe:
         declared = _declared_seconds(container, stream)
         decoded = 0
         end = 0.0
+        first = max(float((stream.start_time or 0) * stream.time_base), 0.0)
         try:
             for packet in container.demux(stream):
                 if decoded < _PROBE_FRAMES:
@@ -192,12 +195,13 @@ def probe(path: Path) -> Probe:
                 if packet.pts is not None and packet.time_base is not None:
                     begin = float(packet.pts * packet.time_base)
                     end = max(end, begin + float((packet.duration or 0) * packet.time_base))
+                if end - first > longest_seconds + _LENGTH_SLACK_SECONDS:
+                    raise too_long(longest_seconds)
         except FFmpegError as error:
             raise _broken() from error
         if decoded == 0:
             raise _broken()
-    start = float((stream.start_time or 0) * stream.time_base)
-    measured = end - max(start, 0.0)
+    measured = end - first
     if declared is not None and measured < declared - _TRUNCATION_SLACK_SECONDS:
         raise _broken()
     return Probe(
@@ -245,8 +249,12 @@ def decode(path: Path, *, longest_seconds: float) -> Iterator[Samples]:
                 try:
                     frames = packet.decode()
                     good += 1
-                except InvalidDataError:
-                    # Tags and cut frames make single packets fail in files that play well.
+                except FFmpegError as error:
+                    # A decoder reads no file: but for memory, the data is to blame, even where
+                    # FFmpeg calls it EPERM. Tags and cut frames make single packets fail in files
+                    # that play well.
+                    if isinstance(error, MemoryError):
+                        raise
                     bad += 1
                     continue
                 for frame in frames:

@@ -108,6 +108,28 @@ class Settings(BaseSettings):
         default=EXPORT_INTERVAL,
         description="Policy time between two metric exports, and between two heartbeats.",
     )
+    max_queue_chunks: int = Field(
+        default=5000,
+        ge=1,
+        description="Chunks of 30 s that may wait; beyond it uploads get 503 with Retry-After.",
+    )
+    rate_limit_requests: int = Field(
+        default=6000,
+        ge=0,
+        description="Requests of one caller in RATE_LIMIT_WINDOW, at once or evenly; 0: no limit.",
+    )
+    rate_limit_window: timedelta = Field(
+        default=timedelta(minutes=1),
+        description="In which RATE_LIMIT_REQUESTS come back, ISO 8601 or seconds.",
+    )
+    client_timeout: timedelta = Field(
+        default=timedelta(seconds=10),
+        description="How long a client may take to send a head, or be silent in a body.",
+    )
+    answer_timeout: timedelta = Field(
+        default=timedelta(seconds=30),
+        description="How long an answer may take once a request is here; five minutes to compute.",
+    )
     id_token_audience: str | None = Field(
         default=None,
         description="OAuth client id that Google ID tokens must be made for; unset takes none.",
@@ -123,11 +145,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
 
     @field_validator(
-        "max_recording_duration",
+        "answer_timeout",
         "chunk_lease",
         "chunk_time_limit",
-        "export_interval",
+        "client_timeout",
         "database_replica_max_lag",
+        "export_interval",
+        "max_recording_duration",
+        "rate_limit_window",
     )
     @classmethod
     def _positive(cls, value: timedelta) -> timedelta:

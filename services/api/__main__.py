@@ -48,9 +48,11 @@ def serve(
 
 def _serve(host: str, port: int | None) -> None:
     import signal
+    from functools import partial
 
     import uvicorn
 
+    from services.api.deadlines import Protocol
     from services.api.main import create_app
     from speakfit.settings import read_settings
 
@@ -64,7 +66,11 @@ def _serve(host: str, port: int | None) -> None:
     # Cloud Run gives ten seconds in all; a stalled upload would use up any time it were given.
     server = uvicorn.Server(
         uvicorn.Config(
-            application, log_config=None, server_header=False, timeout_graceful_shutdown=3
+            application,
+            http=partial(Protocol, head_limit=settings.client_timeout),  # type: ignore[arg-type]
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=3,
         )
     )
     server.run(sockets=[listener])

@@ -182,7 +182,7 @@ class Guard:
         try:
             identity = await self._callers.identify(Headers(scope=scope))
         except (Problem, SQLAlchemyError) as error:
-            self._name_route(scope)
+            name_route(self._routes, scope)
             problem = error if isinstance(error, Problem) else problems.of_database(error)
             await problem.response(scope["path"])(scope, receive, send)
             return
@@ -194,12 +194,13 @@ class Guard:
             route.matches(scope)[0] is Match.FULL for route in self._open
         )
 
-    def _name_route(self, scope: AsgiScope) -> None:
-        """Metrics tell refusals by route, which nobody has looked for yet."""
-        for route in self._routes:
-            if route.matches(scope)[0] is Match.FULL:
-                scope["route"] = route
-                return
+
+def name_route(routes: Sequence[APIRoute], scope: AsgiScope) -> None:
+    """Find the route of a request that is refused before any was chosen; metrics tell it."""
+    for route in routes:
+        if route.matches(scope)[0] is Match.FULL:
+            scope["route"] = route
+            return
 
 
 def is_open(route: APIRoute) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -16,10 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from services.api import problems, readiness, recordings
+from services.api.backlog import Backlog
 from services.api.callers import Callers, Guard, make_verifiers
+from services.api.deadlines import Deadlines, Limits
+from services.api.description import describe
 from services.api.envelope import Envelope
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
+from services.api.rate_limit import Buckets, Quota, RateLimit
 from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
@@ -48,6 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
     relay = _Relay(engine, celery, news)
+    buckets = _buckets(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
         finally:
             relay.stop()
+            if buckets is not None:
+                await buckets.close()
             await run_in_threadpool(telemetry.shutdown)
             engine.dispose()
 
@@ -73,14 +80,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    describe(app, every_route())
     callers = Callers(make_verifiers(settings, engine))
+    app.state.backlog = Backlog(engine, settings.max_queue_chunks, _tell("queue-full"))
     # The last added is the outermost: refusals are measured too, and carry what answers carry.
+    if buckets is not None:
+        app.add_middleware(
+            RateLimit,
+            buckets=buckets,
+            routes=every_route(),
+            refused=_tell("rate-limited"),
+        )
     app.add_middleware(Guard, callers=callers, routes=every_route())
+    limits = Limits(client=settings.client_timeout, answer=settings.answer_timeout)
+    app.add_middleware(Deadlines, limits=limits, routes=every_route())
     app.add_middleware(Envelope)
     app.add_middleware(Measure, telemetry=telemetry)
     be_born(telemetry, every_route())
     _observe(telemetry, settings)
     return app
+
+
+def _tell(what: str) -> Callable[[], None]:
+    return lambda: logger.warning(what)
+
+
+def _buckets(settings: Settings) -> Buckets | None:
+    if settings.rate_limit_requests == 0:
+        return None
+    quota = Quota(requests=settings.rate_limit_requests, window=settings.rate_limit_window)
+    return Buckets(settings.require("redis_url"), quota)
 
 
 def every_route() -> list[APIRoute]:

@@ -40,18 +40,22 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.todo = todo
         self.headers = headers
 
+    def document(self, instance: str) -> dict[str, Any]:
+        """What RFC 9457 calls the problem details object."""
+        return {
+            "type": _TYPES + self.code,
+            "title": self.title,
+            "status": int(self.status),
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "todo": self.todo,
+        }
+
     def response(self, instance: str) -> JSONResponse:
         """The answer; the path as instance, never the query, which may hold anything."""
         return JSONResponse(
-            {
-                "type": _TYPES + self.code,
-                "title": self.title,
-                "status": int(self.status),
-                "detail": self.detail,
-                "instance": instance,
-                "code": self.code,
-                "todo": self.todo,
-            },
+            self.document(instance),
             status_code=int(self.status),
             media_type=MEDIA_TYPE,
             headers=dict(self.headers or {}),

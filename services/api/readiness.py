@@ -29,8 +29,13 @@ class Readiness(BaseModel):
     """All that the API needs."""
 
     ready: bool
+    degraded: list[str]
+    """What fails and is not needed to accept recordings and to answer."""
     checks: dict[str, Check]
 
+
+SPARED = ("redis",)
+"""Recordings are accepted without it: the outbox keeps their messages until it is back."""
 
 router = APIRouter(tags=["operation"])
 
@@ -48,7 +53,7 @@ async def healthz() -> dict[str, str]:
     openapi_extra=OPEN,
 )
 def readyz(request: Request) -> JSONResponse:
-    """Database, broker and migrations, each with its latency; 503 while one fails."""
+    """Database, broker and migrations, with latencies; 503 while one that is needed fails."""
     services: Services = request.app.state.services
     client = make_redis(services.settings.require("redis_url"))
     checks = {
@@ -56,9 +61,12 @@ def readyz(request: Request) -> JSONResponse:
         "redis": _timed(lambda: _redis(client)),
         "migrations": _timed(lambda: _migrations(services.engine)),
     }
-    ready = all(check.ok for check in checks.values())
+    failing = [name for name, check in checks.items() if not check.ok]
+    degraded = [name for name in failing if name in SPARED]
+    ready = failing == degraded
     return JSONResponse(
-        Readiness(ready=ready, checks=checks).model_dump(), status_code=200 if ready else 503
+        Readiness(ready=ready, degraded=degraded, checks=checks).model_dump(),
+        status_code=200 if ready else 503,
     )
 
 

@@ -19,7 +19,9 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
+from services.api.description import problem_answers
 from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.transcript import Transcript, assemble
@@ -119,9 +121,14 @@ Given = Annotated[Services, Depends(_services)]
 router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED, openapi_extra=_UPLOAD_FORM)
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    openapi_extra=_UPLOAD_FORM,
+    responses=problem_answers(413, 415, 422, 507),
+)
 async def accept(
-    request: Request, response: Response, services: Given, caller: Writer
+    request: Request, response: Response, services: Given, caller: Writer, _: HasRoom
 ) -> RecordingView:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
@@ -176,9 +183,10 @@ def _accept(
 
 def _measure(upload: Upload, settings: Settings) -> Probe:
     try:
-        measured = probe(upload.part)
+        longest = settings.max_recording_duration.total_seconds()
+        measured = probe(upload.part, longest_seconds=longest)
         if measured.duration > settings.max_recording_duration:
-            raise too_long(settings.max_recording_duration.total_seconds())
+            raise too_long(longest)
     except AudioError as error:
         raise Problem(
             _AUDIO_STATUS.get(error.code, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -197,7 +205,7 @@ def _traceparent(given: str | None) -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
-@router.get("/{recording_id}")
+@router.get("/{recording_id}", responses=problem_answers(404))
 def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
     """How the recording stands and how far it is."""
     with transaction(services.engine) as session:
@@ -210,7 +218,7 @@ def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
         return _view(recording, done=done or 0)
 
 
-@router.get("/{recording_id}/transcript")
+@router.get("/{recording_id}/transcript", responses=problem_answers(404, 409))
 def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript:
     """Text, segments, words with times and coaching figures; 409 until completed."""
     with transaction(services.engine) as session:

@@ -33,6 +33,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WRITE_BYTES = 1024 * 1024
 # Boundaries, headers and small other fields around the file.
 _ENVELOPE_BYTES = 64 * 1024
+_LONGEST_BOUNDARY = 70
+"""RFC 2046, section 5.1.1."""
 _ABANDONED_AFTER = timedelta(hours=6)
 
 
@@ -163,7 +165,7 @@ async def receive(request: Request, audio_dir: Path, limit: int) -> Upload:
     """Store the request's file; a Problem says why not, and then nothing is left on the disk."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
+    if kind != b"multipart/form-data" or not boundary or len(boundary) > _LONGEST_BOUNDARY:
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "not-multipart",
