@@ -43,7 +43,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 
 from speakfit.errors import SettingsError, SpeakFitError
+from speakfit.pool import WatchedPool
 from speakfit.settings import Settings, read_settings
+from speakfit.tracing import trace_queries
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -252,6 +254,8 @@ class Chunk(Table):
             "status",
             postgresql_where=text("status IN ('pending', 'leased')"),
         ),
+        # How fast the queue drains is asked before every export.
+        Index("chunks_finished", "finished_at"),
     )
 
     recording_id: Mapped[uuid.UUID] = mapped_column(
@@ -334,13 +338,15 @@ def make_engine(
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
+        trace_queries(engine)
         return engine
     if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() != "psycopg":
         raise _bad_url()
     limit_ms = int(statement_limit.total_seconds() * 1000)
-    return create_engine(
+    engine = create_engine(
         parsed,
         hide_parameters=True,
+        poolclass=WatchedPool,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=CONNECT_LIMIT.total_seconds(),
@@ -351,6 +357,8 @@ def make_engine(
             "application_name": "speakfit",
         },
     )
+    trace_queries(engine)
+    return engine
 
 
 def _bad_url() -> SettingsError:

@@ -16,10 +16,12 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDownError
 from kombu.transport import redis as kombu_redis
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from speakfit.database import OutboxMessage, database_now, transaction
+from speakfit.tracing import parent, span, traceparent
 
 QUEUE = "speakfit"
 PREPARE = "speakfit.prepare"
@@ -144,8 +146,20 @@ def send(app: Celery, job: Job) -> None:
     payload: list[str | int] = [str(job.recording_id)]
     if job.chunk_index is not None:
         payload.append(job.chunk_index)
-    headers = {} if job.traceparent is None else {"traceparent": job.traceparent}
-    app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
+    with span(
+        f"send {job.task}",
+        kind=SpanKind.PRODUCER,
+        of=parent(job.traceparent),
+        attributes={
+            "messaging.system": "celery",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": QUEUE,
+        },
+    ):
+        context = traceparent()
+        headers = {} if context is None else {"traceparent": context}
+        app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
 
 
 def post(session: Session, job: Job) -> None:

@@ -29,11 +29,13 @@ from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import get_current_span
 
-from speakfit import correlation
 from speakfit.clock import Clock
+from speakfit.correlation import request_id
 from speakfit.errors import SpeakFitError, TargetError
 from speakfit.metrics import METRICS, VERSION_LABEL, Instrument, Metric
+from speakfit.repetition import OncePerWhile
 from speakfit.settings import Settings
 from speakfit.target import metric_client, policy_clock, resolve_target
 
@@ -43,7 +45,6 @@ _SHORTEST_INTERVAL = timedelta(milliseconds=250)
 _GAUGE_LIMIT = timedelta(seconds=1)
 _FLUSH_LIMIT = timedelta(seconds=5)
 _CLOCK_RETRY = timedelta(seconds=1)
-_REPEAT_LOG_AFTER = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +93,14 @@ class Telemetry:
         self._stop = threading.Event()
         self._provider: MeterProvider | None = None
         self._thread: threading.Thread | None = None
+        self.resource = _resource(service, location)
         if exporter is None:
             return
         # An endless interval: the SDK's own thread cannot follow a clock learnt later.
         self._reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
         self._provider = MeterProvider(
             metric_readers=[self._reader],
-            resource=Resource(_resource(service, location)),
+            resource=Resource(dict(self.resource)),
             exemplar_filter=AlwaysOffExemplarFilter(),
             shutdown_on_exit=False,
             views=[
@@ -119,17 +121,25 @@ class Telemetry:
         """The policy clock; None until the target has told it, or when telemetry is off."""
         return self._clock
 
-    def count(self, metric: Metric, labels: Mapping[str, str], amount: int = 1) -> None:
+    def count(self, metric: Metric, labels: Mapping[str, str], amount: float = 1) -> None:
         """Add to a counter; 0 makes the series known, so that its first event can be seen."""
         self._check(metric, Instrument.COUNTER, labels)
         if self._provider is not None:
-            self._instrument(metric).add(amount, {**labels, **_RELEASE})
+            # The first value decides the type of the series, and Cloud Monitoring keeps to it.
+            value = int(amount) if metric.whole else float(amount)
+            self._instrument(metric).add(value, {**labels, **_RELEASE})
 
     def record(self, metric: Metric, labels: Mapping[str, str], value: float) -> None:
-        """Record one measurement in a histogram."""
+        """Record one measurement in a histogram, and log it with its trace where it is notable.
+
+        Exemplars would be the place for the trace, but Google's exporter drops them.
+        """
         self._check(metric, Instrument.HISTOGRAM, labels)
         if self._provider is not None:
             self._instrument(metric).record(value, {**labels, **_RELEASE})
+        if value > metric.notable:
+            context = {"metric": metric.name, "value": round(value, 3), "labels": dict(labels)}
+            logger.info("exemplar", extra={"context": context})
 
     def observe(self, metrics: Iterable[Metric], read: Callable[[], Readings]) -> None:
         """Export gauges that `read` answers in its own thread before each export.
@@ -322,28 +332,11 @@ def make_telemetry(settings: Settings, *, service: str) -> Telemetry:
         from opentelemetry.exporter.cloud_monitoring import CloudMonitoringMetricsExporter
 
         exporter = CloudMonitoringMetricsExporter(project_id=target.project, client=client)
-    logging.getLogger("opentelemetry.exporter.cloud_monitoring").addFilter(_OncePerWhile())
+    logging.getLogger("opentelemetry.exporter.cloud_monitoring").addFilter(
+        OncePerWhile("metrics are not accepted")
+    )
     logger.info("telemetry goes to %s", target)
     return make(exporter, lambda: policy_clock(target))
-
-
-class _OncePerWhile(logging.Filter):
-    """One line, not one stack an export, while the target is away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = -math.inf
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._last < _REPEAT_LOG_AFTER.total_seconds():
-            return False
-        self._last = now
-        cause = record.exc_info[1] if record.exc_info else None
-        record.msg = "metrics are not accepted: %s"
-        record.args = (str(cause)[:500],)
-        record.exc_info = None
-        return True
 
 
 class JsonLines(logging.Formatter):
@@ -377,14 +370,17 @@ class JsonLines(logging.Formatter):
 
     def _correlation(self) -> dict[str, Any]:
         labels = {"service": self._service, **_RELEASE}
-        request = correlation.current.get()
-        if request is None:
+        request = request_id.get()
+        if request is not None:
+            labels["request_id"] = request
+        span = get_current_span().get_span_context()
+        if not span.is_valid:
             return {_LABELS_FIELD: labels}
         return {
-            _LABELS_FIELD: {**labels, "request_id": request.request_id},
-            "logging.googleapis.com/trace": self._traces + request.trace_id,
-            "logging.googleapis.com/spanId": request.span_id,
-            "logging.googleapis.com/trace_sampled": request.sampled,
+            _LABELS_FIELD: labels,
+            "logging.googleapis.com/trace": f"{self._traces}{span.trace_id:032x}",
+            "logging.googleapis.com/spanId": f"{span.span_id:016x}",
+            "logging.googleapis.com/trace_sampled": span.trace_flags.sampled,
         }
 
 

@@ -23,9 +23,11 @@ from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
-from speakfit.metrics import QUEUE_BROKER
+from speakfit.metrics import QUEUE_BROKER, Pool
+from speakfit.pool import POOL_GAUGES, pool_gauges
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
+from speakfit.tracing import begin_tracing, end_tracing
 
 ROUTERS = (recordings.router, readiness.router)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
@@ -48,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     celery = make_celery(settings.require("redis_url"))
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
+    begin_tracing(settings, telemetry.resource)
     relay = _Relay(engine, celery, news)
 
     @asynccontextmanager
@@ -60,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         finally:
             relay.stop()
             await run_in_threadpool(telemetry.shutdown)
+            await run_in_threadpool(end_tracing)
             engine.dispose()
 
     app = FastAPI(
@@ -80,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Envelope)
     app.add_middleware(Measure, telemetry=telemetry)
     be_born(telemetry, every_route())
-    _observe(telemetry, settings)
+    _observe(telemetry, settings, engine)
     return app
 
 
@@ -89,7 +93,7 @@ def every_route() -> list[APIRoute]:
     return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
-def _observe(telemetry: Telemetry, settings: Settings) -> None:
+def _observe(telemetry: Telemetry, settings: Settings, engine: Engine) -> None:
     """The gauges have a connection of their own: a busy pool must not blind us."""
     gauge_engine = make_engine(
         settings.require("database_url"), pool_size=1, statement_limit=_GAUGE_STATEMENT_LIMIT
@@ -98,6 +102,7 @@ def _observe(telemetry: Telemetry, settings: Settings) -> None:
         DATABASE_GAUGES,
         database_gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock),
     )
+    telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.API))
     telemetry.observe([QUEUE_BROKER], broker_gauges(make_redis(settings.require("redis_url"))))
 
 
