@@ -261,7 +261,7 @@ WORKER_BUSY = Metric(
     name="speakfit.worker.busy",
     instrument=Instrument.GAUGE,
     unit="{process}",
-    description="Processes at work: living leases on recordings and chunks.",
+    description="Transcribing processes at work, by the leases they hold.",
     whole=True,
 )
 DATABASE_CONNECTIONS = Metric(

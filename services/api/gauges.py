@@ -154,8 +154,8 @@ def workers_alive(session: Session, fresh: timedelta) -> tuple[int, int]:
     return int(workers), int(processes)
 
 
-def busy_processes(session: Session) -> int:
-    """Living leases: a process holds one while it works."""
+def living_leases(session: Session) -> int:
+    """Leases that have not run out: a process holds one while it works."""
     return sum(
         session.scalar(
             select(func.count())
@@ -188,7 +188,8 @@ def database_gauges(
                 QUEUE_DEAD_LETTERS: dead_letters(session),
                 WORKERS_ALIVE: workers,
                 WORKER_PROCESSES: processes,
-                WORKER_BUSY: busy_processes(session),
+                # One that cuts a long recording and transcribes in between holds two leases.
+                WORKER_BUSY: min(living_leases(session), processes),
             }
             if drain is not None:
                 values[QUEUE_DRAIN_TIME] = drain.total_seconds()

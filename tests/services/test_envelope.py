@@ -70,7 +70,8 @@ def test_an_error_nobody_expected_carries_them_and_tells_nothing() -> None:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-            return await client.get("/")
+            with span("what the measuring layer begins", of=parent(GIVEN)):
+                return await client.get("/")
 
     answer = asyncio.run(ask())
     assert_problem(answer, 500, "internal")

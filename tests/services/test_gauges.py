@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 
 from services.api.gauges import PACE_OVER, database_gauges, drain_time
-from services.worker.lease import claim_chunk, store_result
+from services.worker.results import store_result
 from speakfit.clock import RealClock
 from speakfit.database import (
     Chunk,
@@ -24,7 +24,7 @@ from speakfit.jobs import TRANSCRIBE
 from speakfit.metrics import POOL_CONNECTIONS, POOL_MAX, POOL_PENDING, Pool
 from speakfit.pool import pool_gauges
 from tests.recording_monitoring import until
-from tests.services.test_lease import LEASE, RESULT, accepted, prepared
+from tests.services.test_lease import RESULT, accepted, claim_chunk, prepared
 
 HOUR = timedelta(hours=1)
 
@@ -48,11 +48,10 @@ def test_gauges_tell_what_waits_what_is_held_and_what_was_given_up(either_engine
     }
 
     known = prepared(either_engine, 4)
-    held = [claim_chunk(either_engine, known, index, LEASE) for index in (0, 1)]
+    held = [claim_chunk(either_engine) for _ in range(2)]
     accepted(either_engine, expected_chunks=3)
     assert "speakfit.queue.drain_time" not in gauges(either_engine), "no pace is known yet"
-    assert held[0] is not None
-    store_result(either_engine, held[0], RESULT)
+    store_result(either_engine, held[0], RESULT, model="tiny.en")
     with transaction(either_engine) as session:
         session.execute(
             update(Recording).where(Recording.id == known).values(created_at=database_now(-HOUR))
