@@ -50,7 +50,7 @@ class WatchedPool(QueuePool):
 
 def pool_gauges(engine: Engine, name: Pool) -> Callable[[], Readings]:
     """Reads the pool of an engine; nothing for SQLite, whose connections nobody counts."""
-    from speakfit.telemetry import Reading
+    from speakfit.totals import Reading
 
     whose = {"db.client.connection.pool.name": str(name)}
 

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         "Trace; the SDK's other `OTEL_EXPORTER_OTLP_*` and `OTEL_BSP_*` variables hold too.",
     )
     otel_traces_sampler_arg: float = Field(
-        default=0.05,
+        default=0.01,
         ge=0,
         le=1,
         description="Share of requests that are traced where the caller has not decided.",

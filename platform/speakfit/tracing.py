@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import lru_cache
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
 
+_LOW_64 = (1 << 64) - 1
 _FLUSH_LIMIT = timedelta(seconds=2)
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _QUERY = re.compile(
@@ -56,9 +58,13 @@ class _Tracing:
 
     tracer: Tracer = NoOpTracer()
     provider: Any = None
+    bound: int = 0
+    """Traces whose id, in its lower half, is below it are sampled; -1 when none may be."""
 
 
-def begin_tracing(settings: Settings, resource: Mapping[str, str]) -> None:
+def begin_tracing(
+    settings: Settings, resource: Mapping[str, str], exporter: SpanExporter | None = None
+) -> None:
     """Make spans from here on, a share of them for export; without a place for them, none.
 
     They go to OTEL_EXPORTER_OTLP_ENDPOINT where it is set, else to Google Cloud Trace where a
@@ -67,22 +73,23 @@ def begin_tracing(settings: Settings, resource: Mapping[str, str]) -> None:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     end_tracing()
-    exporter = _exporter(settings)
-    sampler = (
-        ALWAYS_OFF
-        if exporter is None
-        else ParentBased(TraceIdRatioBased(settings.otel_traces_sampler_arg))
-    )
+    exporter = exporter or _exporter(settings)
+    # What is not sampled never reaches it.
     provider = TracerProvider(
-        sampler=sampler, resource=Resource(dict(resource)), shutdown_on_exit=False
+        sampler=ALWAYS_ON, resource=Resource(dict(resource)), shutdown_on_exit=False
     )
     if exporter is not None:
         provider.add_span_processor(BatchSpanProcessor(exporter))
+    _Tracing.bound = _bound(settings.otel_traces_sampler_arg) if exporter is not None else -1
     _Tracing.provider = provider
     _Tracing.tracer = provider.get_tracer("speakfit")
+
+
+def _bound(share: float) -> int:
+    return round(share * (_LOW_64 + 1))
 
 
 def end_tracing() -> None:
@@ -117,7 +124,10 @@ def _cloud_trace(project: str) -> SpanExporter | None:
     _say_once("opentelemetry.exporter.cloud_trace")
     make: Callable[..., SpanExporter] = CloudTraceSpanExporter
     try:
-        exporter = make(project_id=project)
+        with warnings.catch_warnings():
+            # Like the exporter of metrics: its successor is OTLP to Google, not tried yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            exporter = make(project_id=project)
     except (GoogleAuthError, SpeakFitError) as error:
         logger.error("spans go nowhere: %s", type(error).__name__)
         return None
@@ -158,29 +168,56 @@ def parent(given: str | None) -> Context:
 _NO_PARENT = set_span_in_context(INVALID_SPAN, context_api.Context())
 
 
-@contextmanager
-def span(
-    name: str,
-    *,
-    kind: SpanKind = SpanKind.INTERNAL,
-    of: Context | None = None,
-    attributes: Mapping[str, str | int] | None = None,
-) -> Iterator[Span]:
+class span:  # noqa: N801 - reads as what it does: with span("cut"):
     """A span around a block, current in it; an error marks it by its class and nothing else.
 
     `of` is its parent where that is not the current span.
     """
-    made = _Tracing.tracer.start_span(name, of, kind, attributes)
-    token = context_api.attach(set_span_in_context(made))
-    try:
-        yield made
-    except BaseException as error:
-        # The text of an exception may hold what a user said.
-        fail(made, type(error).__name__)
-        raise
-    finally:
-        context_api.detach(token)
-        made.end()
+
+    __slots__ = ("_made", "_token")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        of: Context | None = None,
+        attributes: Mapping[str, str | int] | None = None,
+    ) -> None:
+        self._made = _start(name, of, kind, attributes)
+
+    def __enter__(self) -> Span:
+        self._token = context_api.attach(set_span_in_context(self._made))
+        return self._made
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: object
+    ) -> None:
+        context_api.detach(self._token)
+        if kind is not None:
+            # The text of an exception may hold what a user said.
+            fail(self._made, kind.__name__)
+        self._made.end()
+
+
+def _start(
+    name: str, of: Context | None, kind: SpanKind, attributes: Mapping[str, str | int] | None
+) -> Span:
+    """What the SDK makes, or only the ids that log lines need: most requests are not sampled.
+
+    The decision is that of TraceIdRatioBased within ParentBased, made before the SDK prepares a
+    span that it then would not keep.
+    """
+    if _Tracing.provider is None:
+        return _Tracing.tracer.start_span(name, of)
+    known = None if of is _NO_PARENT else get_current_span(of).get_span_context()
+    if known is None or not known.is_valid:
+        trace_id = getrandbits(128)
+        if trace_id & _LOW_64 >= _Tracing.bound:
+            return NonRecordingSpan(SpanContext(trace_id, getrandbits(64), False))
+    elif not known.trace_flags & TraceFlags.SAMPLED or _Tracing.bound < 0:
+        return NonRecordingSpan(SpanContext(known.trace_id, getrandbits(64), False))
+    return _Tracing.tracer.start_span(name, of, kind, attributes)
 
 
 def fail(failed: Span, error_type: str) -> None:

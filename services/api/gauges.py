@@ -38,7 +38,8 @@ from speakfit.metrics import (
     WORKERS_ALIVE,
     Metric,
 )
-from speakfit.telemetry import Reading, Readings, real_interval
+from speakfit.telemetry import Readings, real_interval
+from speakfit.totals import Reading
 
 MISSED_BEATS = 3
 """A worker is dead after this many heartbeat intervals without one."""

@@ -19,6 +19,7 @@ from services.api import problems, readiness, recordings
 from services.api.callers import Callers, Guard, make_verifiers
 from services.api.envelope import Envelope
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
+from services.api.ledger import Ledger
 from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
 from speakfit.database import make_engine
@@ -51,17 +52,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
     begin_tracing(settings, telemetry.resource)
+    ledger = Ledger(telemetry)
     relay = _Relay(engine, celery, news)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         free_incoming(settings.audio_dir)
         telemetry.start()
+        ledger.start()
         relay.start()
         try:
             yield
         finally:
             relay.stop()
+            ledger.stop()
             await run_in_threadpool(telemetry.shutdown)
             await run_in_threadpool(end_tracing)
             engine.dispose()
@@ -82,7 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The last added is the outermost: refusals are measured too, and carry what answers carry.
     app.add_middleware(Guard, callers=callers, routes=every_route())
     app.add_middleware(Envelope)
-    app.add_middleware(Measure, telemetry=telemetry)
+    app.add_middleware(Measure, ledger=ledger)
     be_born(telemetry, every_route())
     _observe(telemetry, settings, engine)
     return app

@@ -8,7 +8,6 @@ the percentile that pages.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -17,11 +16,12 @@ from opentelemetry.trace import Span, SpanKind
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.api.ledger import UNMATCHED, Entry, Ledger, route_class
+from speakfit.correlation import request_id
 from speakfit.metrics import (
     METHODS,
     OTHER_METHOD,
     REJECTIONS,
-    REQUEST_DURATION,
     REQUESTS,
     STATUS_CLASSES,
     Rejection,
@@ -30,30 +30,19 @@ from speakfit.metrics import (
 from speakfit.telemetry import Telemetry
 from speakfit.tracing import fail, parent, span
 
-UNMATCHED = "unmatched"
 PROBES = ("/healthz", "/readyz")
 CLIENT_GONE = 499
 """nginx's word for a request that ended before it had an answer; it is not an error of ours."""
 
 _METHODS = frozenset(METHODS)
-_ROUTE_CLASSES = {("POST", "/v1/recordings"): RouteClass.TRANSFER}
-
-logger = logging.getLogger(__name__)
-
-
-def route_class(method: str, route: str) -> RouteClass:
-    """How quick the route is meant to be; an upload lasts as long as the caller's line."""
-    if route == UNMATCHED:
-        return RouteClass.UNMATCHED
-    return _ROUTE_CLASSES.get((method, route), RouteClass.INTERACTIVE)
 
 
 class Measure:
     """ASGI layer around the whole application."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, ledger: Ledger) -> None:
         self._app = app
-        self._telemetry = telemetry
+        self._note = ledger.note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,47 +71,14 @@ class Measure:
                 # The framework finds a route for a wrong method too, but it does not answer.
                 route = UNMATCHED if status == HTTPStatus.METHOD_NOT_ALLOWED else _template(scope)
                 if route not in PROBES:
-                    self._record(method, route, status, time.perf_counter() - began)
+                    self._note(
+                        Entry(
+                            began, time.perf_counter(), method, route, status, request,
+                            request_id.get(),
+                        )
+                    )  # fmt: skip
                 if request.is_recording():
                     _describe(request, method, route, status)
-
-    def _record(self, method: str, route: str, status: int, seconds: float) -> None:
-        kind = route_class(method, route)
-        self._telemetry.record(
-            REQUEST_DURATION,
-            {
-                "http.request.method": method,
-                "http.route": route,
-                "http.response.status_code": str(status),
-                "route_class": kind,
-            },
-            seconds,
-        )
-        self._telemetry.count(
-            REQUESTS,
-            {
-                "http.route": route,
-                "status_class": f"{status // 100}xx",
-                "route_class": kind,
-            },
-        )
-        logger.info(
-            "request",
-            extra={
-                "context": {
-                    "method": method,
-                    "route": route,
-                    "status": status,
-                    "httpRequest": {
-                        "requestMethod": method,
-                        "requestUrl": route,
-                        "status": status,
-                        "latency": f"{seconds:.4f}s",
-                    },
-                    "seconds": round(seconds, 4),
-                }
-            },
-        )
 
 
 def _given(scope: Scope) -> str | None:

@@ -17,6 +17,17 @@ from speakfit.tracing import parent, span
 _SYSTEM = {"messaging.system": "celery", "messaging.operation.name": "process"}
 
 
+def be_born(telemetry: Telemetry) -> None:
+    """Make every series of the attempts known before the first."""
+    for task in (PREPARE, TRANSCRIBE):
+        for outcome in Outcome:
+            telemetry.distribution(PROCESS_DURATION, _labels(task, outcome))
+
+
+def _labels(task: str, outcome: Outcome) -> dict[str, str]:
+    return {**_SYSTEM, "task": task.removeprefix("speakfit."), "outcome": outcome}
+
+
 @contextmanager
 def measured(telemetry: Telemetry, work: Preparation | ChunkWork) -> Iterator[None]:
     """Around the attempt: its duration, and a span in the trace of the recording's upload.
@@ -45,8 +56,4 @@ def measured(telemetry: Telemetry, work: Preparation | ChunkWork) -> Iterator[No
             yield
             outcome = Outcome.DONE
         finally:
-            telemetry.record(
-                PROCESS_DURATION,
-                {**_SYSTEM, "task": task.removeprefix("speakfit."), "outcome": outcome},
-                time.monotonic() - began,
-            )
+            telemetry.record(PROCESS_DURATION, _labels(task, outcome), time.monotonic() - began)

@@ -29,7 +29,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from services.worker.dead_letters import AUDIO_MISSING
 from services.worker.engine import check_model, load_model, transcribe
 from services.worker.lease import ChunkWork, Preparation, Renewal, claim, give_back, renewed
-from services.worker.measured import measured
+from services.worker.measured import be_born, measured
 from services.worker.results import (
     Cut,
     fail_preparation,
@@ -140,6 +140,8 @@ def _begin(**_: Any) -> None:
         for outcome in (DONE, FAILED):
             telemetry.count(CHUNKS, outcome, 0)
         telemetry.count(AUDIO, {}, 0)
+        telemetry.distribution(REAL_TIME_FACTOR, {})
+        be_born(telemetry)
         engine = engine_from(settings)
         telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.WORKER))
         telemetry.start()
