@@ -54,9 +54,14 @@ _CONNECTION_SHARE = text(
 )
 
 DATABASE_GAUGES: tuple[Metric, ...] = (
-    QUEUE_DEPTH, QUEUE_IN_FLIGHT, QUEUE_OLDEST_AGE, QUEUE_DRAIN_TIME, QUEUE_DEAD_LETTERS,
-    WORKERS_ALIVE, WORKER_PROCESSES, WORKER_BUSY, DATABASE_CONNECTIONS,
+    QUEUE_DEPTH, QUEUE_DEAD_LETTERS, WORKERS_ALIVE, WORKER_PROCESSES, DATABASE_CONNECTIONS,
 )  # fmt: skip
+"""What policies read."""
+
+PACE_GAUGES: tuple[Metric, ...] = (
+    QUEUE_IN_FLIGHT, QUEUE_OLDEST_AGE, QUEUE_DRAIN_TIME, WORKER_BUSY,
+)  # fmt: skip
+"""What tells how it goes; should asking take too long, the others are still exported."""
 
 _UNFINISHED_RECORDING = Recording.status.in_((RecordingStatus.QUEUED, RecordingStatus.PROCESSING))
 
@@ -179,26 +184,46 @@ def database_gauges(
     def read() -> Readings:
         fresh = real_interval(interval, clock() or RealClock()) * MISSED_BEATS
         with transaction(engine) as session:
-            depth, waited = queue_depth(session), oldest_age(session)
-            drain = drain_time(depth, finished_chunks(session), waited)
             workers, processes = workers_alive(session, fresh)
             values: dict[Metric, float] = {
-                QUEUE_DEPTH: depth,
-                QUEUE_IN_FLIGHT: in_flight(session),
-                QUEUE_OLDEST_AGE: waited.total_seconds(),
+                QUEUE_DEPTH: queue_depth(session),
                 QUEUE_DEAD_LETTERS: dead_letters(session),
                 WORKERS_ALIVE: workers,
                 WORKER_PROCESSES: processes,
+            }
+            if engine.dialect.name == "postgresql":
+                values[DATABASE_CONNECTIONS] = session.scalar(_CONNECTION_SHARE) or 0.0
+        return _readings(values)
+
+    return read
+
+
+def pace_gauges(
+    engine: Engine, interval: timedelta, clock: Callable[[], Clock | None]
+) -> Callable[[], Readings]:
+    """Reads how the work goes, in one transaction of its own."""
+
+    def read() -> Readings:
+        fresh = real_interval(interval, clock() or RealClock()) * MISSED_BEATS
+        with transaction(engine) as session:
+            waited = oldest_age(session)
+            _, processes = workers_alive(session, fresh)
+            values: dict[Metric, float] = {
+                QUEUE_IN_FLIGHT: in_flight(session),
+                QUEUE_OLDEST_AGE: waited.total_seconds(),
                 # One that cuts a long recording and transcribes in between holds two leases.
                 WORKER_BUSY: min(living_leases(session), processes),
             }
+            drain = drain_time(queue_depth(session), finished_chunks(session), waited)
             if drain is not None:
                 values[QUEUE_DRAIN_TIME] = drain.total_seconds()
-            if engine.dialect.name == "postgresql":
-                values[DATABASE_CONNECTIONS] = session.scalar(_CONNECTION_SHARE) or 0.0
-        return {metric: [Reading(value=value, labels={})] for metric, value in values.items()}
+        return _readings(values)
 
     return read
+
+
+def _readings(values: dict[Metric, float]) -> Readings:
+    return {metric: [Reading(value=value, labels={})] for metric, value in values.items()}
 
 
 def broker_gauges(client: redis.Redis) -> Callable[[], Readings]:

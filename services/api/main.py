@@ -18,7 +18,13 @@ from starlette.concurrency import run_in_threadpool
 from services.api import problems, readiness, recordings
 from services.api.callers import Callers, Guard, make_verifiers
 from services.api.envelope import Envelope
-from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
+from services.api.gauges import (
+    DATABASE_GAUGES,
+    PACE_GAUGES,
+    broker_gauges,
+    database_gauges,
+    pace_gauges,
+)
 from services.api.ledger import Ledger
 from services.api.measure import Measure, be_born
 from services.api.uploads import free_incoming
@@ -102,10 +108,10 @@ def _observe(telemetry: Telemetry, settings: Settings, engine: Engine) -> None:
     gauge_engine = make_engine(
         settings.require("database_url"), pool_size=1, statement_limit=_GAUGE_STATEMENT_LIMIT
     )
-    telemetry.observe(
-        DATABASE_GAUGES,
-        database_gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock),
-    )
+    for metrics, gauges in ((DATABASE_GAUGES, database_gauges), (PACE_GAUGES, pace_gauges)):
+        telemetry.observe(
+            metrics, gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock)
+        )
     telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.API))
     telemetry.observe([QUEUE_BROKER], broker_gauges(make_redis(settings.require("redis_url"))))
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, select, text, update
 
-from services.api.gauges import PACE_OVER, database_gauges, drain_time
+from services.api.gauges import PACE_OVER, database_gauges, drain_time, pace_gauges
 from services.worker.results import store_result
 from speakfit.clock import RealClock
 from speakfit.database import (
@@ -30,8 +30,11 @@ HOUR = timedelta(hours=1)
 
 
 def gauges(engine: Engine) -> dict[str, float]:
-    read = database_gauges(engine, timedelta(seconds=30), RealClock)
-    return {metric.name: readings[0].value for metric, readings in read().items()}
+    found: dict[str, float] = {}
+    for gauges_of in (database_gauges, pace_gauges):
+        read = gauges_of(engine, timedelta(seconds=30), RealClock)
+        found |= {metric.name: readings[0].value for metric, readings in read().items()}
+    return found
 
 
 def test_gauges_tell_what_waits_what_is_held_and_what_was_given_up(either_engine: Engine) -> None:
