@@ -108,7 +108,8 @@ def _exporter(settings: Settings) -> SpanExporter | None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         _say_once("opentelemetry.exporter.otlp.proto.http.trace_exporter")
-        logger.info("spans go to %s", settings.otel_exporter_otlp_endpoint)
+        # Not where: an address may hold a password.
+        logger.info("spans go to an OTLP collector")
         return OTLPSpanExporter(
             endpoint=settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
         )
