@@ -29,6 +29,7 @@ from speakfit.database import Table, make_engine, upgrade
 from speakfit_ops.servers import postgres, valkey
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.recording_monitoring import RecordingMonitoring, until
+from tests.span_collector import SpanCollector
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "platform" / "speakfit_ops" / "samples"
@@ -185,11 +186,19 @@ def identity_provider() -> Iterator[IdentityProvider]:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[SpanCollector]:
+    """Takes the spans of API and workers, of traces that a caller wants sampled."""
+    with SpanCollector().serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def environment(
     server_dir: Path,
     database_url: str,
     redis_url: str,
     monitoring: RecordingMonitoring,
+    collector: SpanCollector,
     identity_provider: IdentityProvider,
 ) -> dict[str, str]:
     """What both services are started with."""
@@ -205,6 +214,9 @@ def environment(
         "WHISPER_DEVICE": "cpu",
         "WHISPER_COMPUTE_TYPE": "int8",
         "MONITORING_EMULATOR_HOST": monitoring.address,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+        "OTEL_TRACES_SAMPLER_ARG": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
         "ID_TOKEN_AUDIENCE": AUDIENCE,
         "ID_TOKEN_KEYS_URL": identity_provider.address,
         "CHUNK_LEASE": "PT1S",

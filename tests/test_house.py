@@ -15,13 +15,17 @@ DOCUMENTS = [str(path) for path in [ROOT / "README.md", *sorted((ROOT / "docs").
 
 FOLDERS = ["alerts", "dashboards", "loadtest", "platform", "services"]
 
+BANDIT = (str(BIN / "bandit"), "-q", "-r", "-ll", "-ii")
+MIGRATION = "services/migrate"
 CHECKS = {
     "lint": [str(BIN / "ruff"), "check", "."],
     "format": [str(BIN / "ruff"), "format", "--check", "."],
     "types": [str(BIN / "mypy")],
     "layers": [str(BIN / "lint-imports")],
     # What bandit is sure of, and what is not merely a matter of taste.
-    "security": [str(BIN / "bandit"), "-q", "-r", "-ll", "-ii", *FOLDERS],
+    "security": [*BANDIT, "-x", MIGRATION, *FOLDERS],
+    # It names tables of databases it does not know, which no parameter can: all are quoted.
+    "security of the migration": [*BANDIT, "-s", "B608", MIGRATION],
     "documents": [sys.executable, "-m", "cogapp", "--check", "-n", "utf-8", "--diff", *DOCUMENTS],
 }
 

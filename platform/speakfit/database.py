@@ -43,8 +43,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 
 from speakfit.errors import SettingsError, SpeakFitError
-from speakfit.pool import LONE_POOL, WORKER_POOL, PoolSize
+from speakfit.pool import LONE_POOL, WORKER_POOL, PoolSize, WatchedPool
 from speakfit.settings import Settings, read_settings
+from speakfit.tracing import trace_queries
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -253,6 +254,8 @@ class Chunk(Table):
             "status",
             postgresql_where=text("status IN ('pending', 'leased')"),
         ),
+        # How fast the queue drains is asked before every export.
+        Index("chunks_finished", "finished_at"),
     )
 
     recording_id: Mapped[uuid.UUID] = mapped_column(
@@ -338,13 +341,15 @@ def make_engine(
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
+        trace_queries(engine)
         return engine
     if parsed.get_backend_name() != "postgresql" or parsed.get_driver_name() != "psycopg":
         raise _bad_url()
     limit_ms = int(statement_limit.total_seconds() * 1000)
-    return create_engine(
+    engine = create_engine(
         parsed,
         hide_parameters=True,
+        poolclass=WatchedPool,
         pool_size=pool.kept,
         max_overflow=pool.more,
         pool_timeout=CONNECT_LIMIT.total_seconds(),
@@ -355,6 +360,8 @@ def make_engine(
             "application_name": "speakfit",
         },
     )
+    trace_queries(engine)
+    return engine
 
 
 def _bad_url() -> SettingsError:

@@ -16,6 +16,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerDownError
 from kombu.transport import redis as kombu_redis
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Engine, delete, null, select, update
 from sqlalchemy.orm import Session
 
@@ -30,6 +31,7 @@ from speakfit.database import (
     database_now,
     transaction,
 )
+from speakfit.tracing import parent, span, traceparent
 
 QUEUE = "speakfit"
 PREPARE = "speakfit.prepare"
@@ -155,8 +157,20 @@ def send(app: Celery, job: Job) -> None:
     payload: list[str | int] = [str(job.recording_id)]
     if job.chunk_index is not None:
         payload.append(job.chunk_index)
-    headers = {} if job.traceparent is None else {"traceparent": job.traceparent}
-    app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
+    with span(
+        f"send {job.task}",
+        kind=SpanKind.PRODUCER,
+        of=parent(job.traceparent),
+        attributes={
+            "messaging.system": "celery",
+            "messaging.operation.name": "send",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": QUEUE,
+        },
+    ):
+        context = traceparent()
+        headers = {} if context is None else {"traceparent": context}
+        app.send_task(job.task, args=payload, headers=headers, queue=QUEUE, retry=False)
 
 
 def post(session: Session, job: Job) -> None:

@@ -69,6 +69,17 @@ class Settings(BaseSettings):
     google_cloud_project: str | None = Field(
         default=None, description="Google Cloud project that metrics and policies belong to."
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        description="Base address of an OTLP/HTTP collector that spans go to, instead of Cloud "
+        "Trace; the SDK's other `OTEL_EXPORTER_OTLP_*` and `OTEL_BSP_*` variables hold too.",
+    )
+    otel_traces_sampler_arg: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced where the caller has not decided.",
+    )
     speakfit_location: str = Field(
         default="us-central1", description="`location` of the monitored resource."
     )

@@ -1,7 +1,7 @@
 """Metrics out, through Google's real exporter and client, to Google or to the emulator; JSON logs.
 
-One `Telemetry` belongs to one process and is made in that process: a provider inherited by a
-child exports its parent's totals again. Its resource carries service.instance.id and never
+One `Telemetry` belongs to one process and is made in that process: one inherited by a child would
+export its parent's totals again. Its resource carries service.instance.id and never
 cloud.platform, so the exporter maps it to generic_task everywhere (docs/decisions.md).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import sys
@@ -19,23 +18,24 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import get_current_span
 
-from speakfit import correlation
 from speakfit.clock import Clock
+from speakfit.correlation import request_id
 from speakfit.errors import SpeakFitError, TargetError
-from speakfit.metrics import METRICS, VERSION_LABEL, Instrument, Metric
+from speakfit.metrics import VERSION_LABEL, Instrument, Metric
+from speakfit.repetition import OncePerWhile
 from speakfit.settings import Settings
 from speakfit.target import metric_client, policy_clock, resolve_target
+from speakfit.totals import Counter, Distribution, Reading, Totals, values_of
 
 NAMESPACE = "speakfit"
 
@@ -43,20 +43,11 @@ _SHORTEST_INTERVAL = timedelta(milliseconds=250)
 _GAUGE_LIMIT = timedelta(seconds=1)
 _FLUSH_LIMIT = timedelta(seconds=5)
 _CLOCK_RETRY = timedelta(seconds=1)
-_REPEAT_LOG_AFTER = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
 
 _LABELS_FIELD = "logging.googleapis.com/labels"
 _RELEASE = {VERSION_LABEL: version("speakfit-platform")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """One value of a gauge and its labels."""
-
-    value: float
-    labels: Mapping[str, str]
 
 
 Readings = Mapping[Metric, Sequence[Reading]]
@@ -88,48 +79,41 @@ class Telemetry:
         self._interval = interval
         self._clock: Clock | None = None
         self._probes: list[_Probe] = []
-        self._instruments: dict[str, Any] = {}
         self._stop = threading.Event()
-        self._provider: MeterProvider | None = None
         self._thread: threading.Thread | None = None
-        if exporter is None:
-            return
-        # An endless interval: the SDK's own thread cannot follow a clock learnt later.
-        self._reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
-        self._provider = MeterProvider(
-            metric_readers=[self._reader],
-            resource=Resource(_resource(service, location)),
-            exemplar_filter=AlwaysOffExemplarFilter(),
-            shutdown_on_exit=False,
-            views=[
-                View(
-                    instrument_name=metric.name,
-                    aggregation=ExplicitBucketHistogramAggregation(
-                        boundaries=metric.buckets, record_min_max=False
-                    ),
-                )
-                for metric in METRICS
-                if metric.instrument is Instrument.HISTOGRAM
-            ],
-        )
-        self._meter = self._provider.get_meter(NAMESPACE)
+        self.resource = _resource(service, location)
+        self._exporter = exporter
+        self._totals = Totals(_RELEASE)
 
     @property
     def clock(self) -> Clock | None:
         """The policy clock; None until the target has told it, or when telemetry is off."""
         return self._clock
 
-    def count(self, metric: Metric, labels: Mapping[str, str], amount: int = 1) -> None:
+    def count(self, metric: Metric, labels: Mapping[str, str], amount: float = 1) -> None:
         """Add to a counter; 0 makes the series known, so that its first event can be seen."""
-        self._check(metric, Instrument.COUNTER, labels)
-        if self._provider is not None:
-            self._instrument(metric).add(amount, {**labels, **_RELEASE})
+        self.counter(metric, labels).add(amount)
 
     def record(self, metric: Metric, labels: Mapping[str, str], value: float) -> None:
         """Record one measurement in a histogram."""
-        self._check(metric, Instrument.HISTOGRAM, labels)
-        if self._provider is not None:
-            self._instrument(metric).record(value, {**labels, **_RELEASE})
+        self.distribution(metric, labels).record(value)
+
+    def counter(self, metric: Metric, labels: Mapping[str, str]) -> Counter:
+        """The series of a counter, known from now on; for what is counted often."""
+        return self._totals.counter(metric, labels)
+
+    def distribution(self, metric: Metric, labels: Mapping[str, str]) -> Distribution:
+        """The series of a histogram, for what is measured often.
+
+        A notable measurement is logged with its trace: exemplars would be the place for that, but
+        Google's exporter drops them.
+        """
+
+        def tell(value: float) -> None:
+            context = {"metric": metric.name, "value": round(value, 3), "labels": dict(labels)}
+            logger.info("exemplar", extra={"context": context})
+
+        return self._totals.distribution(metric, labels, tell)
 
     def observe(self, metrics: Iterable[Metric], read: Callable[[], Readings]) -> None:
         """Export gauges that `read` answers in its own thread before each export.
@@ -137,27 +121,19 @@ class Telemetry:
         Where it fails or takes over a second nothing is exported for them: an old value would
         hide exactly the trouble it should show.
         """
-        probe = _Probe(read)
         for metric in metrics:
-            self._check(metric, Instrument.GAUGE, dict.fromkeys(metric.labels, ""))
-            if self._provider is not None:
-                self._meter.create_observable_gauge(
-                    metric.name,
-                    callbacks=[probe.callback(metric)],
-                    unit=metric.unit,
-                    description=metric.description,
-                )
-        self._probes.append(probe)
+            values_of(metric, Instrument.GAUGE, dict.fromkeys(metric.labels, ""))
+        self._probes.append(_Probe(read))
 
     def start(self) -> None:
         """Begin to export; call after the instruments are made."""
-        if self._provider is not None:
+        if self._exporter is not None:
             self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
             self._thread.start()
 
     def shutdown(self) -> None:
         """Export once more and stop; returns within seconds even when the target is gone."""
-        if self._provider is None or self._stop.is_set():
+        if self._exporter is None or self._stop.is_set():
             return
         self._stop.set()
         flush = threading.Thread(target=self._flush, name="telemetry-flush", daemon=True)
@@ -167,11 +143,10 @@ class Telemetry:
     def _flush(self) -> None:
         if self._thread is not None:
             self._thread.join()
-        # Exactly one collection: force_flush and then shutdown would write every point twice.
         if self._clock is not None:
-            self._collect()
-        if self._provider is not None:
-            self._provider.shutdown()
+            self._export()
+        if self._exporter is not None:
+            self._exporter.shutdown()
 
     def _run(self) -> None:
         clock = self._learn_clock()
@@ -182,7 +157,7 @@ class Telemetry:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             self._read_gauges()
-            self._collect()
+            self._export()
             due = max(due + period, time.monotonic())
 
     def _learn_clock(self) -> Clock | None:
@@ -201,31 +176,13 @@ class Telemetry:
         for probe in self._probes:
             probe.wait(max(0.0, deadline - time.monotonic()))
 
-    def _collect(self) -> None:
+    def _export(self) -> None:
+        assert self._exporter is not None
+        gauges = [reading for probe in self._probes for reading in probe.take()]
         try:
-            self._reader.collect()
+            self._exporter.export(self._totals.told(Resource(dict(self.resource)), gauges))
         except Exception:
             logger.exception("metrics could not be exported")
-
-    def _check(self, metric: Metric, instrument: Instrument, labels: Mapping[str, str]) -> None:
-        if metric not in METRICS:
-            raise ValueError(f"{metric.name} is not declared in speakfit.metrics")
-        if metric.instrument is not instrument:
-            raise ValueError(f"{metric.name} is a {metric.instrument}, not a {instrument}")
-        if set(labels) != set(metric.labels):
-            raise ValueError(f"{metric.name} has the labels {metric.labels}, not {tuple(labels)}")
-
-    def _instrument(self, metric: Metric) -> Any:
-        found = self._instruments.get(metric.name)
-        if found is None:
-            make = (
-                self._meter.create_counter
-                if metric.instrument is Instrument.COUNTER
-                else self._meter.create_histogram
-            )
-            found = make(metric.name, unit=metric.unit, description=metric.description)
-            self._instruments[metric.name] = found
-        return found
 
 
 class _Probe:
@@ -265,17 +222,11 @@ class _Probe:
             self._latest = readings
         done.set()
 
-    def callback(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        """What the SDK calls at collection; each reading is exported once."""
-
-        def observe(_options: CallbackOptions) -> Iterable[Observation]:
-            with self._lock:
-                readings = self._latest.pop(metric, ())
-            for reading in readings:
-                value = int(reading.value) if metric.whole else float(reading.value)
-                yield Observation(value, {**reading.labels, **_RELEASE})
-
-        return observe
+    def take(self) -> list[tuple[Metric, Sequence[Reading]]]:
+        """What was read, once: nothing is exported twice."""
+        with self._lock:
+            latest, self._latest = self._latest, {}
+        return list(latest.items())
 
 
 def _resource(service: str, location: str) -> dict[str, str]:
@@ -322,28 +273,11 @@ def make_telemetry(settings: Settings, *, service: str) -> Telemetry:
         from opentelemetry.exporter.cloud_monitoring import CloudMonitoringMetricsExporter
 
         exporter = CloudMonitoringMetricsExporter(project_id=target.project, client=client)
-    logging.getLogger("opentelemetry.exporter.cloud_monitoring").addFilter(_OncePerWhile())
+    logging.getLogger("opentelemetry.exporter.cloud_monitoring").addFilter(
+        OncePerWhile("metrics are not accepted")
+    )
     logger.info("telemetry goes to %s", target)
     return make(exporter, lambda: policy_clock(target))
-
-
-class _OncePerWhile(logging.Filter):
-    """One line, not one stack an export, while the target is away."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = -math.inf
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._last < _REPEAT_LOG_AFTER.total_seconds():
-            return False
-        self._last = now
-        cause = record.exc_info[1] if record.exc_info else None
-        record.msg = "metrics are not accepted: %s"
-        record.args = (str(cause)[:500],)
-        record.exc_info = None
-        return True
 
 
 class JsonLines(logging.Formatter):
@@ -356,36 +290,87 @@ class JsonLines(logging.Formatter):
         super().__init__()
         self._service = service
         self._traces = f"projects/{project}/traces/" if project else ""
+        self._labels = _members({"service": service, **_RELEASE})
+        self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "severity": record.levelname,
-            "service": self._service,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **self._correlation(),
-        }
+        """A line is put together from text, because one is written for every request."""
+        line = (
+            f'{{"time": "{self._time(record.created)}", "severity": "{record.levelname}", '
+            f'"service": "{self._service}", "logger": "{record.name}", '
+            f'"message": {_TEXT(record.getMessage())}, {self._correlation(record)}'
+        )
         context = getattr(record, "context", None)
-        if isinstance(context, Mapping):
-            line.update(context)
+        if isinstance(context, str):
+            line += ", " + context
+        elif context:
+            line += ", " + _members(context)
         if record.exc_info and record.exc_info[0] is not None:
             # The frames say where; the text of an exception may hold what a user said.
-            line["exception"] = record.exc_info[0].__name__
-            line["stack"] = traceback.format_tb(record.exc_info[2])
-        return json.dumps(line, ensure_ascii=False)
+            line += ", " + _members(
+                {
+                    "exception": record.exc_info[0].__name__,
+                    "stack": traceback.format_tb(record.exc_info[2]),
+                }
+            )
+        return line + "}"
 
-    def _correlation(self) -> dict[str, Any]:
-        labels = {"service": self._service, **_RELEASE}
-        request = correlation.current.get()
-        if request is None:
-            return {_LABELS_FIELD: labels}
-        return {
-            _LABELS_FIELD: {**labels, "request_id": request.request_id},
-            "logging.googleapis.com/trace": self._traces + request.trace_id,
-            "logging.googleapis.com/spanId": request.span_id,
-            "logging.googleapis.com/trace_sampled": request.sampled,
-        }
+    def _time(self, created: float) -> str:
+        whole = int(created)
+        second, text = self._second
+        if whole != second:
+            text = datetime.fromtimestamp(whole, UTC).isoformat()[:19]
+            self._second = whole, text
+        return f"{text}.{int((created - whole) * 1e6):06d}+00:00"
+
+    def _correlation(self, record: logging.LogRecord) -> str:
+        """Of the request and span it is about: those of now, unless it brings its own."""
+        labels = self._labels
+        request, span = getattr(record, "correlation", None) or (
+            request_id.get(),
+            get_current_span().get_span_context(),
+        )
+        if request is not None:
+            labels += f', "request_id": "{request}"'
+        labels = f'"{_LABELS_FIELD}": {{{labels}}}'
+        if not span.is_valid:
+            return labels
+        return (
+            f'{labels}, "logging.googleapis.com/trace": "{self._traces}{span.trace_id:032x}", '
+            f'"logging.googleapis.com/spanId": "{span.span_id:016x}", '
+            '"logging.googleapis.com/trace_sampled": '
+            + ("true" if span.trace_flags.sampled else "false")
+        )
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+_TEXT = json.encoder.encode_basestring
+
+
+def _members(values: Mapping[str, Any]) -> str:
+    """The inside of a JSON object."""
+    return _ENCODER.encode(dict(values))[1:-1]
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Standard output, by the line or by many lines at once."""
+
+    def write(self, records: Iterable[logging.LogRecord]) -> None:
+        text = "".join([self.format(record) + "\n" for record in records])
+        with self.lock or nullcontext():
+            self.stream.write(text)
+            self.flush()
+
+
+def write_lines(records: Iterable[logging.LogRecord]) -> None:
+    """Log many records with one write; each may be the one before, changed."""
+    handlers = logging.getLogger().handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Output):
+        handlers[0].write(records)
+        return
+    for record in records:
+        for handler in handlers:
+            handler.handle(copy(record))
 
 
 def configure_logging(
@@ -395,7 +380,10 @@ def configure_logging(
 
     With the Google Cloud project that traces belong to, Cloud Logging links a line to its trace.
     """
-    output = logging.StreamHandler(sys.stdout)
+    # Our lines name none of these, and each is looked up for every record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    vars(logging)["logAsyncioTasks"] = False  # since Python 3.12
+    output = _Output(sys.stdout)
     output.setFormatter(JsonLines(service, project=project))
     root = logging.getLogger()
     root.handlers[:] = [output]

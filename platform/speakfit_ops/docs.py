@@ -90,6 +90,25 @@ def metrics_table() -> str:
     )
 
 
+def labels_table() -> str:
+    """One row a label of a metric, and every value it may have."""
+    from speakfit.metrics import LABEL_LIMITS, LABEL_VALUES, METRICS
+
+    names = dict.fromkeys(label for metric in METRICS for label in metric.labels)
+    return _table(
+        ("label", "values"),
+        [
+            (
+                f"`{name}`",
+                ", ".join(f"`{value}`" for value in LABEL_VALUES[name])
+                if name in LABEL_VALUES
+                else f"at most {LABEL_LIMITS[name]}",
+            )
+            for name in names
+        ],
+    )
+
+
 def fidelity_table() -> str:
     """One row a rule of engine and emulator: what, who says so, how sure we are, its test."""
     from speakfit.emulator.rules import EMULATOR_RULES

@@ -14,15 +14,13 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
-from services.api.gauges import queue_depth
+from services.api.gauges import PACE_OVER, finished_chunks, queue_depth
 from services.api.problems import Problem
-from speakfit.database import Chunk, ChunkStatus, database_now, transaction
+from speakfit.database import transaction
 
 _FRESH = timedelta(seconds=1)
-_PACE_OVER = timedelta(minutes=5)
 _UNKNOWN_WAIT = timedelta(minutes=1)
 _LONGEST_WAIT = timedelta(hours=1)
 
@@ -31,7 +29,7 @@ def room_after(*, depth: int, bound: int, finished: int) -> timedelta:
     """When there is room again, at the pace of so many chunks finished within five minutes."""
     if finished == 0:
         return _UNKNOWN_WAIT
-    wait = (depth - bound + 1) * _PACE_OVER / finished
+    wait = (depth - bound + 1) * PACE_OVER / finished
     return min(max(wait, timedelta(seconds=1)), _LONGEST_WAIT)
 
 
@@ -77,20 +75,9 @@ class Backlog:
         with self._lock:
             if self._now() - self._counted_at >= _FRESH.total_seconds():
                 with transaction(self._engine) as session:
-                    self._known = queue_depth(session), _finished(session)
+                    self._known = queue_depth(session), finished_chunks(session)
                 self._counted_at = self._now()
             return self._known
-
-
-def _finished(session: Session) -> int:
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(Chunk)
-            .where(Chunk.status == ChunkStatus.DONE, Chunk.finished_at > database_now(-_PACE_OVER))
-        )
-        or 0
-    )
 
 
 def _require_room(request: Request) -> None:

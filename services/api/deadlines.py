@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services.api.callers import name_route
-from services.api.measure import route_class
+from services.api.ledger import route_class
 from services.api.problems import MEDIA_TYPE, Problem
 from speakfit.metrics import RouteClass
 

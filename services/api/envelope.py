@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.callers import DOCUMENTATION
 from services.api.problems import of_anything
-from speakfit.correlation import Correlation, correlate, current
+from speakfit.correlation import known_request_id, request_id
+from speakfit.tracing import traceparent
 
 REQUEST_ID = "x-request-id"
 TRACEPARENT = "traceparent"
@@ -48,16 +49,16 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        correlation = _correlate(scope)
+        request = known_request_id(Headers(scope=scope).get(REQUEST_ID))
         # Each request has a context of its own, which ends with it.
-        current.set(correlation)
+        request_id.set(request)
         answered = False
 
         async def enclose(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
-                _write(MutableHeaders(raw=message["headers"]), correlation, scope["path"])
+                _write(MutableHeaders(raw=message["headers"]), request, scope["path"])
             await send(message)
 
         try:
@@ -69,19 +70,11 @@ class Envelope:
             await of_anything().response(scope["path"])(scope, receive, enclose)
 
 
-def _correlate(scope: Scope) -> Correlation:
-    """Of this request; routes find its traceparent where a caller would have put it."""
-    headers = MutableHeaders(scope=scope)
-    correlation = correlate(
-        request_id=headers.get(REQUEST_ID), traceparent=headers.get(TRACEPARENT)
-    )
-    headers[TRACEPARENT] = correlation.traceparent
-    return correlation
-
-
-def _write(headers: MutableHeaders, correlation: Correlation, path: str) -> None:
-    headers[REQUEST_ID] = correlation.request_id
-    headers[TRACEPARENT] = correlation.traceparent
+def _write(headers: MutableHeaders, request: str, path: str) -> None:
+    headers[REQUEST_ID] = request
+    context = traceparent()
+    if context is not None:
+        headers[TRACEPARENT] = context
     for name, value in _SECURITY.items():
         headers.setdefault(name, value)
     if path in DOCUMENTATION:

@@ -21,16 +21,24 @@ from services.api.callers import Callers, Guard, make_verifiers
 from services.api.deadlines import Deadlines, Limits
 from services.api.description import describe
 from services.api.envelope import Envelope
-from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
+from services.api.gauges import (
+    DATABASE_GAUGES,
+    PACE_GAUGES,
+    broker_gauges,
+    database_gauges,
+    pace_gauges,
+)
+from services.api.ledger import Ledger
 from services.api.measure import Measure, be_born
 from services.api.rate_limit import Buckets, Quota, RateLimit
 from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
-from speakfit.metrics import QUEUE_BROKER
-from speakfit.pool import GAUGE_POOL, api_pool
+from speakfit.metrics import QUEUE_BROKER, REJECTIONS, Pool, Rejection
+from speakfit.pool import GAUGE_POOL, POOL_GAUGES, api_pool, pool_gauges
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
+from speakfit.tracing import begin_tracing, end_tracing
 
 ROUTERS = (recordings.router, readiness.router)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
@@ -51,6 +59,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     celery = make_celery(settings.require("redis_url"))
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
+    begin_tracing(settings, telemetry.resource)
+    ledger = Ledger(telemetry)
     relay = _Relay(engine, celery, news)
     buckets = _buckets(settings)
 
@@ -58,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         free_incoming(settings.audio_dir)
         telemetry.start()
+        ledger.start()
         relay.start()
         try:
             yield
@@ -65,7 +76,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             relay.stop()
             if buckets is not None:
                 await buckets.close()
+            ledger.stop()
             await run_in_threadpool(telemetry.shutdown)
+            await run_in_threadpool(end_tracing)
             engine.dispose()
 
     app = FastAPI(
@@ -82,27 +95,27 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     describe(app, every_route())
     callers = Callers(make_verifiers(settings, engine))
-    app.state.backlog = Backlog(engine, settings.max_queue_chunks, _tell("queue-full"))
+
+    def refused(reason: Rejection) -> Callable[[], None]:
+        return lambda: telemetry.count(REJECTIONS, {"reason": reason})
+
+    app.state.backlog = Backlog(engine, settings.max_queue_chunks, refused(Rejection.QUEUE_FULL))
     # The last added is the outermost: refusals are measured too, and carry what answers carry.
     if buckets is not None:
         app.add_middleware(
             RateLimit,
             buckets=buckets,
             routes=every_route(),
-            refused=_tell("rate-limited"),
+            refused=refused(Rejection.RATE_LIMITED),
         )
     app.add_middleware(Guard, callers=callers, routes=every_route())
     limits = Limits(client=settings.client_timeout, answer=settings.answer_timeout)
     app.add_middleware(Deadlines, limits=limits, routes=every_route())
     app.add_middleware(Envelope)
-    app.add_middleware(Measure, telemetry=telemetry)
+    app.add_middleware(Measure, ledger=ledger)
     be_born(telemetry, every_route())
-    _observe(telemetry, settings)
+    _observe(telemetry, settings, engine)
     return app
-
-
-def _tell(what: str) -> Callable[[], None]:
-    return lambda: logger.warning(what)
 
 
 def _buckets(settings: Settings) -> Buckets | None:
@@ -117,15 +130,16 @@ def every_route() -> list[APIRoute]:
     return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
-def _observe(telemetry: Telemetry, settings: Settings) -> None:
+def _observe(telemetry: Telemetry, settings: Settings, engine: Engine) -> None:
     """The gauges have a connection of their own: a busy pool must not blind us."""
     gauge_engine = make_engine(
         settings.require("database_url"), pool=GAUGE_POOL, statement_limit=_GAUGE_STATEMENT_LIMIT
     )
-    telemetry.observe(
-        DATABASE_GAUGES,
-        database_gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock),
-    )
+    for metrics, gauges in ((DATABASE_GAUGES, database_gauges), (PACE_GAUGES, pace_gauges)):
+        telemetry.observe(
+            metrics, gauges(gauge_engine, settings.export_interval, lambda: telemetry.clock)
+        )
+    telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.API))
     telemetry.observe([QUEUE_BROKER], broker_gauges(make_redis(settings.require("redis_url"))))
 
 

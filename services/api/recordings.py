@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import secrets
 import threading
 import uuid
 from dataclasses import dataclass
@@ -38,8 +36,8 @@ from speakfit.database import (
 from speakfit.errors import AudioError
 from speakfit.jobs import CHUNK_LENGTH, PREPARE, Job, post
 from speakfit.settings import Settings
+from speakfit.tracing import traceparent
 
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _AUDIO_STATUS = {"not-audio": HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
 
 _UPLOAD_FORM: dict[str, Any] = {
@@ -132,16 +130,12 @@ async def accept(
 ) -> RecordingView:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
-    view = await run_in_threadpool(
-        _accept, services, caller, upload, _traceparent(request.headers.get("traceparent"))
-    )
+    view = await run_in_threadpool(_accept, services, caller, upload)
     response.headers["Location"] = view.links.self
     return view
 
 
-def _accept(
-    services: Services, caller: Identity, upload: Upload, traceparent: str
-) -> RecordingView:
+def _accept(services: Services, caller: Identity, upload: Upload) -> RecordingView:
     try:
         measured = _measure(upload, services.settings)
         final = upload.keep(services.settings.audio_dir)
@@ -158,7 +152,7 @@ def _accept(
                 checksum=upload.checksum,
                 duration_seconds=measured.duration.total_seconds(),
                 expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
-                traceparent=traceparent,
+                traceparent=traceparent(),
                 created_at=database_now(),
             )
             session.add(recording)
@@ -166,7 +160,7 @@ def _accept(
             session.flush()
             post(
                 session,
-                Job(task=PREPARE, recording_id=upload.recording_id, traceparent=traceparent),
+                Job(task=PREPARE, recording_id=upload.recording_id, traceparent=traceparent()),
             )
             session.flush()
             # Read before the commit: after it nothing may turn the 202 into an error.
@@ -196,13 +190,6 @@ def _measure(upload: Upload, settings: Settings) -> Probe:
             todo=error.todo,
         ) from error
     return measured
-
-
-def _traceparent(given: str | None) -> str:
-    """The caller's W3C trace context, or a new one; a malformed one is not passed on."""
-    if given is not None and _TRACEPARENT.fullmatch(given):
-        return given
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 @router.get("/{recording_id}", responses=problem_answers(404))

@@ -30,6 +30,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from services.worker.dead_letters import AUDIO_MISSING
 from services.worker.engine import check_model, load_model, transcribe
 from services.worker.lease import ChunkWork, Preparation, Renewal, claim, give_back, renewed
+from services.worker.measured import be_born, measured
 from services.worker.results import (
     Cut,
     fail_preparation,
@@ -46,10 +47,18 @@ from speakfit.audio import Samples, chunk_path, decode, read_chunk, source_path,
 from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
 from speakfit.jobs import BROKER_ERRORS, CHUNK_LENGTH, PREPARE, TRANSCRIBE, relay_outbox
-from speakfit.metrics import CHUNKS
-from speakfit.pool import TASK_POOL
+from speakfit.metrics import (
+    AUDIO,
+    CHUNKS,
+    MODEL_LOAD_DURATION,
+    REAL_TIME_FACTOR,
+    Outcome,
+    Pool,
+)
+from speakfit.pool import POOL_GAUGES, TASK_POOL, pool_gauges
 from speakfit.settings import Settings, read_settings
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
+from speakfit.tracing import begin_tracing, end_tracing, span
 
 # What a bad byte in the audio, or our own mistake about it, raises. Everything else is taken for
 # trouble of the machine or a server: wrongly forgiven work only waits, wrongly blamed work is lost.
@@ -72,8 +81,8 @@ _LEAST_SHARE = 0.2
 _SHORTEST_PAUSE = timedelta(milliseconds=250)
 _LONGEST_PAUSE = timedelta(seconds=30)
 
-DONE = {"outcome": "done"}
-FAILED = {"outcome": "failed"}
+DONE = {"outcome": Outcome.DONE}
+FAILED = {"outcome": Outcome.FAILED}
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +129,7 @@ _children: list[Child] = []
 @setup_logging.connect
 def _log_as_json(**_: Any) -> None:
     """Celery configures no logging where this signal has a receiver."""
-    configure_logging("worker")
+    configure_logging("worker", project=read_settings().google_cloud_project)
     # Two lines a chunk that say nothing the metrics do not.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "faster_whisper"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -131,17 +140,24 @@ def _begin(**_: Any) -> None:
     try:
         settings = read_settings()
         telemetry = make_telemetry(settings, service="worker")
+        begin_tracing(settings, telemetry.resource)
         for outcome in (DONE, FAILED):
             telemetry.count(CHUNKS, outcome, 0)
+        telemetry.count(AUDIO, {}, 0)
+        telemetry.distribution(REAL_TIME_FACTOR, {})
+        be_born(telemetry)
+        engine = engine_from(settings, TASK_POOL)
+        telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.WORKER))
         telemetry.start()
         began = time.monotonic()
         model = load_model(settings)
         VoiceActivity()
+        telemetry.record(MODEL_LOAD_DURATION, {}, time.monotonic() - began)
         logger.info("model loaded in %.2f s", time.monotonic() - began)
         _children.append(
             Child(
                 settings=settings,
-                engine=engine_from(settings, TASK_POOL),
+                engine=engine,
                 telemetry=telemetry,
                 model=model,
                 model_name=Path(check_model(settings)).name,
@@ -158,6 +174,7 @@ def _begin(**_: Any) -> None:
 def _end(**_: Any) -> None:
     while _children:
         child = _children.pop()
+        end_tracing()
         child.telemetry.shutdown()
         child.engine.dispose()
 
@@ -242,7 +259,7 @@ def _attempt(
     attempt counts, and there is a pause before the next.
     """
     try:
-        with child.watched.within(limit):
+        with child.watched.within(limit), measured(child.telemetry, work):
             act()
     except Exception as error:
         end()
@@ -392,18 +409,24 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
     def act() -> None:
         try:
             heard = read_chunk(path) if samples is None else samples
-            result = transcribe(
-                child.model,
-                heard,
-                start_seconds=work.start_seconds,
-                end_seconds=work.end_seconds,
-            )
+            began = time.monotonic()
+            with span("transcribe"):
+                result = transcribe(
+                    child.model,
+                    heard,
+                    start_seconds=work.start_seconds,
+                    end_seconds=work.end_seconds,
+                )
+            taken = time.monotonic() - began
             stored = store_result(child.engine, work, result, model=child.model_name)
         except Exception:
             child.telemetry.count(CHUNKS, FAILED)
             raise
         if stored.kept:
+            seconds = work.end_seconds - work.start_seconds
             child.telemetry.count(CHUNKS, DONE)
+            child.telemetry.count(AUDIO, {}, seconds)
+            child.telemetry.record(REAL_TIME_FACTOR, {}, taken / seconds)
         if stored.recording_finished:
             _complete(child, work.recording_id)
 

@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"critical": "c" * 32, "warning": "w" * 32}
 PROJECT = "speakfit-test"
 BASE_URL = "https://runbooks.test"
+CREATES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
+"""Writes of a first apply."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

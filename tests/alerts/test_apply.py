@@ -22,7 +22,7 @@ from speakfit.target import (
     alert_policy_client,
     notification_channel_client,
 )
-from tests.alerts.conftest import BASE_URL, KEYS, Run, apply, edit, live_policies, plan
+from tests.alerts.conftest import BASE_URL, CREATES, KEYS, Run, apply, edit, live_policies, plan
 from tests.alerts.unreliable import Proxy
 
 WRITES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
@@ -174,7 +174,7 @@ def test_a_conflict_is_tried_again(gateway: Gateway, proxy: Proxy, naps: list[fl
 
 def test_a_conflict_that_never_ends_stops_the_apply(gateway: Gateway, proxy: Proxy) -> None:
     proxy.fail = dict.fromkeys(range(1, 100), grpc.StatusCode.ABORTED)
-    with pytest.raises(ApplyError, match="Stopped after 0 of 20 changes"):
+    with pytest.raises(ApplyError, match=f"Stopped after 0 of {CREATES} changes"):
         apply(gateway)
 
 
@@ -186,8 +186,9 @@ def test_a_used_up_quota_stops_at_once_and_tells_what_is_left(
     assert done.returncode == 4
     assert len(proxy.writes) == 14
     assert done.stdout.count("\ncreated ") == 13
-    assert done.stdout.count("\nnot done: ") == 7
-    assert "Stopped after 13 of 20 changes: Cloud Monitoring's quota is used up." in done.stderr
+    assert done.stdout.count("\nnot done: ") == CREATES - 13
+    told = f"Stopped after 13 of {CREATES} changes: Cloud Monitoring's quota is used up."
+    assert told in done.stderr
     apply(gateway)
     assert plan(gateway).changes == ()
 

@@ -35,6 +35,7 @@ from speakfit.errors import HistoryError
 from speakfit.metrics import (
     CHUNKS,
     DATABASE_CONNECTIONS,
+    QUEUE_DEAD_LETTERS,
     QUEUE_DEPTH,
     REQUEST_DURATION,
     REQUESTS,
@@ -76,6 +77,7 @@ def script() -> list[Series]:
         *replicas,
         gauge(WORKERS_ALIVE, (60, 2), (15, 0), (65, 2), silence, (25, 2)),
         gauge(DATABASE_CONNECTIONS, (140, 0.2), silence, (25, 0.2)),
+        gauge(QUEUE_DEAD_LETTERS, (140, 0), silence, (25, 0)),
         counter(CHUNKS, (60, 5), (15, 0), (105, 5), task="worker-1", outcome="done"),
         counter(
             REQUESTS, (110, 100), (6, 90), (24, 100), silence, (25, 100),
@@ -405,7 +407,7 @@ outages:
         (("api-errors-warning", 6 * ONE),),
         (),
     ]
-    assert [one.concerned for one in judgement.detections] == [2, 11, 1, 2, 1, 0]
+    assert [one.concerned for one in judgement.detections] == [2, len(BODIES), 1, 2, 1, 0]
     assert (judgement.missed, judgement.outside) == (3, 1)
     assert judgement.false_pages == {"telemetry-silent-critical": 1}
 

@@ -20,6 +20,7 @@ from speakfit.engine.points import MetricKind, SeriesKey, ValueType
 from speakfit.metrics import (
     CHUNKS,
     DATABASE_CONNECTIONS,
+    QUEUE_DEAD_LETTERS,
     QUEUE_DEPTH,
     REQUEST_DURATION,
     RESOURCE_TYPE,
@@ -253,6 +254,7 @@ def test_the_command_reads_a_server_or_a_recording(
         f"Nobody exports {REQUEST_DURATION.type}.",
         f"Nobody exports {DATABASE_CONNECTIONS.type}.",
         f"Nobody exports {CHUNKS.type}.",
+        f"Nobody exports {QUEUE_DEAD_LETTERS.type}.",
     }
     assert quick_alerts("record", "--since", "1h", "--out", "h.gz", *at).returncode == 0
     recorded = quick_alerts("contract", "--from", "h.gz", "--json", "--also", "board.json")

@@ -21,7 +21,7 @@ from alerts.policies import CATALOG
 from alerts.policy import Catalog
 from alerts.secret import key_digest
 from speakfit.target import Target
-from tests.alerts.conftest import BASE_URL, KEYS, ROOT, apply
+from tests.alerts.conftest import BASE_URL, CREATES, KEYS, ROOT, apply
 from tests.alerts.unreliable import Proxy
 
 MOVED_URL = "https://moved.test"
@@ -43,7 +43,6 @@ CATALOG = replace(
 )
 """
 
-CREATES = len(CATALOG.metrics) + len(CATALOG.channels) + len(CATALOG.policies)
 CHANGES = len(CATALOG.policies) + 1
 """Updates of the critical policies, deletes of the warnings and of their channel."""
 FAST = {("create", 15, "is lost"), ("change", 8, "arrives")}
@@ -132,8 +131,10 @@ def test_killed_at_a_write_the_next_apply_converges_without_duplicates(
 def test_stopped_by_hand_it_says_what_is_done_and_what_nobody_knows(
     proxy: Proxy, target: Target, clean: dict[str, str]
 ) -> None:
+    third_policy = len(CATALOG.metrics) + len(CATALOG.channels) + 3
+
     def interrupt(number: int, method: str) -> None:
-        if number == 12:
+        if number == third_policy:
             process.send_signal(signal.SIGINT)
             stopped.wait(timeout=30)
 
@@ -149,7 +150,7 @@ def test_stopped_by_hand_it_says_what_is_done_and_what_nobody_knows(
     shown, errors = process.communicate(timeout=60)
     stopped.set()
     assert process.returncode == 4
-    assert shown.count("\ncreated ") == 11
+    assert shown.count("\ncreated ") == third_policy - 1
     assert "\nperhaps done: create policy queue-depth-warning\n" in shown
-    assert shown.count("\nnot done: ") == CREATES - 12
-    assert "Stopped after 11 of 20 changes: you stopped it" in errors
+    assert shown.count("\nnot done: ") == CREATES - third_policy
+    assert f"Stopped after {third_policy - 1} of {CREATES} changes: you stopped it" in errors

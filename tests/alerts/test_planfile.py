@@ -29,7 +29,7 @@ from alerts.policy import Catalog
 from alerts.secret import key_digest
 from speakfit.errors import ApplyError, RefusedError
 from speakfit.target import Target, alert_policy_client, metric_client, notification_channel_client
-from tests.alerts.conftest import KEYS, apply, desired, edit, live_policies, plan
+from tests.alerts.conftest import CREATES, KEYS, apply, desired, edit, live_policies, plan
 from tests.alerts.test_canonical import leaves
 from tests.alerts.unreliable import Proxy
 
@@ -82,9 +82,9 @@ def test_a_kept_plan_that_is_cut_off_at_every_write_goes_on_where_it_stopped(
     gateway: Gateway, proxy: Proxy, file: Path
 ) -> None:
     saved = kept(gateway, file)
-    for done in range(20):
+    for done in range(CREATES):
         left = remaining(saved, gateway.read(CATALOG))
-        assert len(left.changes) == 20 - done
+        assert len(left.changes) == CREATES - done
         # This run's second write is refused.
         proxy.fail = {len(proxy.writes) + 2: grpc.StatusCode.RESOURCE_EXHAUSTED}
         with contextlib.suppress(ApplyError):

@@ -17,9 +17,9 @@ from sqlalchemy import Engine, select
 from services.api import __main__ as command
 from services.api import problems
 from services.api.envelope import Envelope
-from speakfit.correlation import correlate, current
 from speakfit.database import Recording, transaction
 from speakfit.telemetry import JsonLines
+from speakfit.tracing import parent, span
 from tests.recording_monitoring import until
 from tests.services.speech import KENNEDY
 from tests.services.test_recordings import assert_problem
@@ -70,7 +70,8 @@ def test_an_error_nobody_expected_carries_them_and_tells_nothing() -> None:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-            return await client.get("/")
+            with span("what the measuring layer begins", of=parent(GIVEN)):
+                return await client.get("/")
 
     answer = asyncio.run(ask())
     assert_problem(answer, 500, "internal")
@@ -136,11 +137,8 @@ def test_with_a_project_a_line_names_its_trace_as_cloud_logging_links_it() -> No
     record = logging.makeLogRecord({"msg": "hello", "levelname": "WARNING"})
     lines = JsonLines("api", project="acme")
     assert "logging.googleapis.com/trace" not in json.loads(lines.format(record))
-    token = current.set(correlate(request_id=None, traceparent=GIVEN))
-    try:
+    with span("anything", of=parent(GIVEN)):
         line = json.loads(lines.format(record))
-    finally:
-        current.reset(token)
     assert line["logging.googleapis.com/trace"] == f"projects/acme/traces/{TRACE}"
     assert line["severity"] == "WARNING"
 

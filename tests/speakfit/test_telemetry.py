@@ -30,7 +30,8 @@ from speakfit.metrics import (
 )
 from speakfit.settings import Settings
 from speakfit.target import metric_client, resolve_target
-from speakfit.telemetry import JsonLines, Reading, Telemetry, make_telemetry, real_interval
+from speakfit.telemetry import JsonLines, Telemetry, make_telemetry, real_interval
+from speakfit.totals import Reading
 from tests.conftest import free_port
 from tests.recording_monitoring import RecordingMonitoring, until
 

@@ -27,8 +27,8 @@ def test_the_demo_tells_the_whole_loop_and_ends_well(tmp_path: Path) -> None:
     steps = (
         "SpeakFit is up",
         "metrics arrive",
-        "alerts planned: Plan: 13 to create",
-        "alerts applied: Applied 13 changes",
+        "alerts planned: Plan: 14 to create",
+        "alerts applied: Applied 14 changes",
         "planned again: No changes",
         "contract kept: all ",
         "transcript after",

@@ -93,6 +93,7 @@ def upgrade() -> None:
     op.create_index("recordings_of_caller", "recordings", ["caller_id", "created_at", "id"])
     op.create_index("ix_recordings_object_key", "recordings", ["object_key"])
     op.add_column("chunks", sa.Column("model", sa.String(128)))
+    op.create_index("chunks_finished", "chunks", ["finished_at"])
     op.create_table(
         "dead_letters",
         sa.Column(
@@ -120,6 +121,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("dead_letters")
+    op.drop_index("chunks_finished", "chunks")
     op.drop_column("chunks", "model")
     op.drop_index("ix_recordings_object_key", "recordings")
     op.drop_index("recordings_of_caller", "recordings")
