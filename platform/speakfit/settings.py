@@ -5,7 +5,9 @@ Every setting is documented here and nowhere else; docs/settings.md is generated
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -92,6 +94,10 @@ class Settings(BaseSettings):
         description="Who may have issued an ID token, separated by commas.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
+    service_version: str | None = Field(
+        default=None,
+        description="Release that metrics carry; unset means the installed package's version.",
+    )
 
     @field_validator("max_recording_duration", "chunk_lease", "export_interval")
     @classmethod
@@ -111,6 +117,11 @@ class Settings(BaseSettings):
                 "Or start everything locally with `make up`.",
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def release() -> str:
+    """Which release this process is; a deploy names it in SERVICE_VERSION."""
+    return os.environ.get("SERVICE_VERSION") or version("speakfit-platform")
 
 
 def read_settings() -> Settings:

@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -34,7 +33,7 @@ from speakfit import correlation
 from speakfit.clock import Clock
 from speakfit.errors import SpeakFitError, TargetError
 from speakfit.metrics import METRICS, VERSION_LABEL, Instrument, Metric
-from speakfit.settings import Settings
+from speakfit.settings import Settings, release
 from speakfit.target import metric_client, policy_clock, resolve_target
 
 NAMESPACE = "speakfit"
@@ -48,7 +47,7 @@ _REPEAT_LOG_AFTER = timedelta(seconds=30)
 logger = logging.getLogger(__name__)
 
 _LABELS_FIELD = "logging.googleapis.com/labels"
-_RELEASE = {VERSION_LABEL: version("speakfit-platform")}
+_RELEASE = {VERSION_LABEL: release()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,460 @@
+"""The service, the migration job and the worker group of one estate, through Google's clients.
+
+Writes are sent once and never waited for by their operation: what is live is read until it has
+settled, so that a deploy that was killed finds its way by reading. Google's libraries are imported
+late, Compute's by whoever needs it: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from speakfit.errors import ApplyError, RefusedError, SpeakFitError, TargetError
+from speakfit_ops.deploy.estate import Estate
+
+if TYPE_CHECKING:
+    from google.api_core.exceptions import GoogleAPICallError
+
+READY_LIMIT = timedelta(minutes=10)
+"""A revision that is not ready by then never will be; Cloud Run's own limit is about the same."""
+MIGRATION_LIMIT = timedelta(minutes=30)
+ROLL_LIMIT = timedelta(minutes=30)
+"""For all workers, one after another: a machine with a driver and a model takes minutes."""
+_SECONDS = 30.0
+_POLL = timedelta(milliseconds=250)
+_LONGEST_POLL = timedelta(seconds=5)
+"""The first looks come quickly, for a rollback takes effect in a second or two."""
+
+IMAGE_KEY = "speakfit-image"
+"""Instance metadata: the image, by digest, that the start-up script runs."""
+RELEASE_KEY = "speakfit-release"
+"""Instance metadata: the release that its series carry."""
+
+Pause = Callable[[timedelta], None]
+
+
+def sleep(length: timedelta) -> None:
+    """Wait for so long, in real time."""
+    time.sleep(length.total_seconds())
+
+
+def refusal(error: GoogleAPICallError, what: str, estate: Estate) -> tuple[str, str, bool]:
+    """What an answer of Google's means, what to do, and whether the write may have happened."""
+    from google.api_core import exceptions
+
+    if isinstance(error, exceptions.NotFound):
+        return (
+            f"{what} does not exist",
+            "Check --project, --region and --environment, or make it with "
+            "`terraform -chdir=terraform apply`.",
+            False,
+        )
+    if isinstance(error, exceptions.Unauthorized):
+        return (
+            f"Google does not accept the credentials: {error.message}",
+            "Run `gcloud auth application-default login`, then repeat.",
+            False,
+        )
+    if isinstance(error, exceptions.Forbidden):
+        return (
+            f"{what} is not permitted: {error.message}",
+            "Log in as somebody who may, or enable the API it names, then repeat.",
+            False,
+        )
+    if isinstance(error, exceptions.TooManyRequests):
+        return (
+            f"a quota is used up: {error.message}",
+            "Ask for more, or wait; then repeat.",
+            False,
+        )
+    if isinstance(error, exceptions.Conflict | exceptions.PreconditionFailed):
+        return (
+            f"somebody else changed {what} meanwhile",
+            "Look at `python -m speakfit_ops.deploy status`, then repeat.",
+            False,
+        )
+    unknown = isinstance(error, exceptions.ServerError | exceptions.RetryError)
+    if error.code is None or isinstance(error, exceptions.ServiceUnavailable):
+        return (f"{estate} does not answer", "Check the network, then repeat.", True)
+    return (f"{what}: {error.message}", "Correct what it names, then repeat.", unknown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The worker group as far as a release needs it."""
+
+    template: str
+    """Name of the instance template that new workers are made from."""
+    stable: bool
+    """Nothing is being made, replaced or deleted, and all workers are from the template."""
+    size: int
+    zones: int
+
+
+class Cloud:
+    """Reads and writes one estate; every error is told in our words.
+
+    A read that fails is a TargetError, a write an ApplyError that knows whether it may have
+    happened.
+    """
+
+    def __init__(self, estate: Estate, *, pause: Pause = sleep) -> None:
+        self.estate = estate
+        self._pause = pause
+
+    def warm(self) -> None:
+        """Import Compute's client beside whatever comes first."""
+        threading.Thread(target=_compute, daemon=True).start()
+
+    def _client(self, kind: Any) -> Any:
+        from google.auth import credentials, exceptions
+
+        transport = kind.get_transport_class("rest")
+        if self.estate.endpoint is None:
+            try:
+                return kind(transport="rest")
+            except exceptions.DefaultCredentialsError as error:
+                raise TargetError(
+                    "No Google credentials found.",
+                    where=str(self.estate),
+                    todo="Run `gcloud auth application-default login`.",
+                ) from error
+        scheme, _, host = self.estate.endpoint.partition("://")
+        nobody: Any = credentials.AnonymousCredentials
+        made = transport(host=host, url_scheme=scheme, credentials=nobody())
+        # A proxy of the environment cannot reach this machine.
+        made._session.trust_env = False
+        return kind(transport=made)
+
+    @cached_property
+    def _services(self) -> Any:
+        from google.cloud.run_v2 import ServicesClient
+
+        return self._client(ServicesClient)
+
+    @cached_property
+    def _revisions(self) -> Any:
+        from google.cloud.run_v2 import RevisionsClient
+
+        return self._client(RevisionsClient)
+
+    @cached_property
+    def _jobs(self) -> Any:
+        from google.cloud.run_v2 import JobsClient
+
+        return self._client(JobsClient)
+
+    @cached_property
+    def _executions(self) -> Any:
+        from google.cloud.run_v2 import ExecutionsClient
+
+        return self._client(ExecutionsClient)
+
+    @cached_property
+    def _groups(self) -> Any:
+        return self._client(_compute().RegionInstanceGroupManagersClient)
+
+    @cached_property
+    def _templates(self) -> Any:
+        return self._client(_compute().InstanceTemplatesClient)
+
+    @contextmanager
+    def _talking(self, what: str, *, writing: bool = False) -> Iterator[None]:
+        import requests
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.auth.exceptions import GoogleAuthError
+
+        try:
+            yield
+        except GoogleAPICallError as error:
+            words, todo, uncertain = refusal(error, what, self.estate)
+            cause: Exception = error
+        except GoogleAuthError as error:
+            words = "Google's credentials cannot be used"
+            todo, uncertain = "Run `gcloud auth application-default login`, then repeat.", False
+            cause = error
+        except requests.RequestException as error:
+            words, todo, uncertain = "nobody answers", "Check the network, then repeat.", True
+            cause = error
+        else:
+            return
+        words = words[0].upper() + words[1:]
+        if writing:
+            maybe = "; it may or may not have happened" if uncertain else ""
+            raise ApplyError(
+                f"{words}{maybe}.", uncertain=uncertain, where=str(self.estate), todo=todo
+            ) from cause
+        raise TargetError(f"{words}.", where=str(self.estate), todo=todo) from cause
+
+    def _until(self, what: str, limit: timedelta, look: Callable[[], bool], todo: str) -> None:
+        deadline = time.monotonic() + limit.total_seconds()
+        wait = _POLL
+        while not look():
+            if time.monotonic() > deadline:
+                raise ApplyError(
+                    f"{what} within {limit.total_seconds() / 60:.0f} minutes.",
+                    where=str(self.estate),
+                    todo=todo,
+                )
+            self._pause(wait)
+            wait = min(wait * 2, _LONGEST_POLL)
+
+    # The service
+
+    def service(self) -> Any:
+        """The service as it is (google.cloud.run_v2.Service)."""
+        with self._talking(f"service {self.estate.service}"):
+            return self._services.get_service(
+                name=self.estate.service_name, retry=None, timeout=_SECONDS
+            )
+
+    def revision(self, name: str) -> Any | None:
+        """One revision by its short name; None when there is none."""
+        from google.api_core.exceptions import NotFound
+
+        with self._talking(f"revision {name}"):
+            try:
+                return self._revisions.get_revision(
+                    name=f"{self.estate.service_name}/revisions/{name}",
+                    retry=None,
+                    timeout=_SECONDS,
+                )
+            except NotFound:
+                return None
+
+    def update(self, service: Any, *paths: str) -> None:
+        """Send what was changed in a service as it was read; refused when it moved meanwhile."""
+        from google.cloud.run_v2 import UpdateServiceRequest
+
+        request = UpdateServiceRequest(service=service, update_mask={"paths": list(paths)})
+        with self._talking(f"service {self.estate.service}", writing=True):
+            self._services.update_service(request=request, retry=None, timeout=_SECONDS)
+
+    def settle(self) -> Any:
+        """Wait until Cloud Run has made of the service what it can, and return it.
+
+        That need not be what was asked for: a revision that is not ready stays without traffic.
+        """
+        found: list[Any] = []
+
+        def look() -> bool:
+            service = self.service()
+            found[:] = [service]
+            return not service.reconciling and service.observed_generation == service.generation
+
+        self._until(
+            "The service did not settle",
+            READY_LIMIT,
+            look,
+            "Look at `python -m speakfit_ops.deploy status`; repeating goes on from there.",
+        )
+        return found[0]
+
+    # The migration job
+
+    def point_job(self, image: str) -> None:
+        """Let the migration job run an image; nothing is written when it does already."""
+        with self._talking(f"job {self.estate.job_name.rsplit('/', 1)[1]}"):
+            job = self._jobs.get_job(name=self.estate.job_name, retry=None, timeout=_SECONDS)
+        container = job.template.template.containers[0]
+        if container.image == image:
+            return
+        container.image = image
+        with self._talking("the migration job", writing=True):
+            self._jobs.update_job(job=job, retry=None, timeout=_SECONDS)
+
+        def look() -> bool:
+            with self._talking("the migration job"):
+                now = self._jobs.get_job(name=self.estate.job_name, retry=None, timeout=_SECONDS)
+            return not now.reconciling and now.observed_generation == now.generation
+
+        self._until("The migration job did not settle", READY_LIMIT, look, "Repeat.")
+
+    def run_job(self) -> str:
+        """Start the migration and return the execution's name."""
+        with self._talking("the migration job", writing=True):
+            operation = self._jobs.run_job(name=self.estate.job_name, retry=None, timeout=_SECONDS)
+            return str(operation.metadata.name)
+
+    def migrated(self, execution: str) -> None:
+        """Wait for an execution; an ApplyError when it failed."""
+
+        def look() -> bool:
+            with self._talking(f"execution {execution}"):
+                now = self._executions.get_execution(name=execution, retry=None, timeout=_SECONDS)
+            if now.failed_count or now.cancelled_count:
+                said = next((one.message for one in now.conditions if one.type_ == "Completed"), "")
+                raise ApplyError(
+                    f"The migration failed{f': {said}' if said else '.'}",
+                    where=execution,
+                    todo="Read its log; nothing else was changed, and a migration only adds. "
+                    "Correct it and release again.",
+                )
+            return bool(now.completion_time and now.succeeded_count)
+
+        self._until(
+            "The migration did not end",
+            MIGRATION_LIMIT,
+            look,
+            f"Look at execution {execution.rsplit('/', 1)[1]}; repeating waits for it again.",
+        )
+
+    # The workers
+
+    def group(self) -> Group:
+        """The worker group as it is."""
+        with self._talking(f"instance group {self.estate.workers}"):
+            live = self._groups.get(
+                project=self.estate.project,
+                region=self.estate.region,
+                instance_group_manager=self.estate.workers,
+                retry=None,
+                timeout=_SECONDS,
+            )
+        template = live.versions[-1].instance_template if live.versions else ""
+        return Group(
+            template=(template or live.instance_template).rsplit("/", 1)[-1],
+            stable=live.status.is_stable and live.status.version_target.is_reached,
+            size=live.target_size,
+            zones=max(1, len(live.distribution_policy.zones)),
+        )
+
+    def template(self, name: str) -> Any | None:
+        """One instance template; None when there is none."""
+        from google.api_core.exceptions import NotFound
+
+        with self._talking(f"instance template {name}"):
+            try:
+                return self._templates.get(
+                    project=self.estate.project,
+                    instance_template=name,
+                    retry=None,
+                    timeout=_SECONDS,
+                )
+            except NotFound:
+                return None
+
+    def make_template(self, name: str, *, like: str, metadata: Mapping[str, str]) -> None:
+        """Copy an instance template with other metadata; one that exists already is left.
+
+        Raises RefusedError when `like` is gone.
+        """
+        compute = _compute()
+        if self.template(name) is not None:
+            return
+        model = self.template(like)
+        if model is None:
+            raise RefusedError(
+                f"The workers' instance template {like} does not exist.",
+                where=str(self.estate),
+                todo="Make it with `terraform -chdir=terraform apply`.",
+            )
+        properties = model.properties
+        kept = [item for item in properties.metadata.items if item.key not in metadata]
+        properties.metadata = compute.Metadata(
+            items=[
+                *kept,
+                *(compute.Items(key=key, value=value) for key, value in metadata.items()),
+            ]
+        )
+        resource = compute.InstanceTemplate(name=name, properties=properties)
+        with self._talking(f"instance template {name}", writing=True):
+            self._templates.insert_unary(
+                project=self.estate.project,
+                instance_template_resource=resource,
+                retry=None,
+                timeout=_SECONDS,
+            )
+        self._until(
+            f"The instance template {name} was not made",
+            READY_LIMIT,
+            lambda: self.template(name) is not None,
+            "Look for a quota of instance templates, then repeat.",
+        )
+
+    def roll(self, template: str, *, zones: int) -> None:
+        """Have all workers made anew from a template, the new one up before the old one goes.
+
+        A regional group takes no surge below its number of zones.
+        """
+        compute = _compute()
+        resource = compute.InstanceGroupManager(
+            versions=[
+                compute.InstanceGroupManagerVersion(
+                    instance_template=f"projects/{self.estate.project}/global/instanceTemplates/"
+                    f"{template}"
+                )
+            ],
+            update_policy=compute.InstanceGroupManagerUpdatePolicy(
+                type_="PROACTIVE",
+                minimal_action="REPLACE",
+                replacement_method="SUBSTITUTE",
+                max_surge=compute.FixedOrPercent(fixed=zones),
+                max_unavailable=compute.FixedOrPercent(fixed=0),
+            ),
+        )
+        with self._talking(f"instance group {self.estate.workers}", writing=True):
+            self._groups.patch_unary(
+                project=self.estate.project,
+                region=self.estate.region,
+                instance_group_manager=self.estate.workers,
+                instance_group_manager_resource=resource,
+                retry=None,
+                timeout=_SECONDS,
+            )
+
+    def rolled(self, template: str) -> None:
+        """Wait until all workers are from a template; an ApplyError says what keeps them."""
+
+        def look() -> bool:
+            now = self.group()
+            if now.template != template:
+                raise RefusedError(
+                    f"Somebody else rolls the workers to {now.template}.",
+                    where=str(self.estate),
+                    todo="Look at `python -m speakfit_ops.deploy status`.",
+                )
+            return now.stable
+
+        try:
+            self._until("The workers were not all replaced", ROLL_LIMIT, look, "")
+        except ApplyError as error:
+            raise ApplyError(
+                f"{error.what} {self._worker_trouble()}".rstrip(),
+                where=str(self.estate),
+                todo="The old workers go on. Most often a GPU quota leaves no room for the surge: "
+                "ask for more, or resize by one less; then repeat, or roll back.",
+            ) from error
+
+    def _worker_trouble(self) -> str:
+        """The newest error of the group, in Compute's words; nothing when it cannot be asked."""
+        try:
+            with self._talking(f"instance group {self.estate.workers}"):
+                errors = self._groups.list_errors(
+                    project=self.estate.project,
+                    region=self.estate.region,
+                    instance_group_manager=self.estate.workers,
+                    retry=None,
+                    timeout=_SECONDS,
+                )
+                for one in errors:
+                    return f"{one.error.code}: {one.error.message}"
+        except SpeakFitError:
+            pass
+        return ""
+
+
+_importing = threading.Lock()
+
+
+def _compute() -> Any:
+    with _importing:
+        from google.cloud import compute_v1
+    return compute_v1
