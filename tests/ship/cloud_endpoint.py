@@ -7,6 +7,7 @@ lost on its way or its answer on the way back.
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import re
@@ -28,6 +29,21 @@ GROUP = f"speakfit-{ENVIRONMENT}-gpu-worker"
 FIRST = f"speakfit-{ENVIRONMENT}-api-00001-abc"
 OLD_IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/api@sha256:" + "0" * 64
 SUCCEEDED, FAILED = "CONDITION_SUCCEEDED", "CONDITION_FAILED"
+
+
+PREFIX = f"speakfit-{ENVIRONMENT}"
+OLD_PASSWORD = "oldpasswordoldpasswordoldpassword"
+
+
+def _accessors(name: str) -> Json:
+    services = ["api", "worker"] if name.endswith(("-url", "-ca")) else ["api"]
+    return {
+        "role": "roles/secretmanager.secretAccessor",
+        "members": [
+            f"serviceAccount:{PREFIX}-{service}@{PROJECT}.iam.gserviceaccount.com"
+            for service in services
+        ],
+    }
 
 
 class Loss(Enum):
@@ -68,6 +84,13 @@ class CloudEndpoint:
     migration_fails: str = ""
     workers_stuck: bool = False
     forbidden: bool = False
+    secrets: dict[str, list[str]] = field(default_factory=dict)
+    """Values of all versions, by the secret's name."""
+    disabled: set[tuple[str, int]] = field(default_factory=set)
+    policies: dict[str, Json] = field(default_factory=dict)
+    passwords: list[str] = field(default_factory=list)
+    """What the database's user was given."""
+    sql_fails: Json = field(default_factory=dict)
 
     def traffic(self) -> dict[str, int]:
         """Percent by revision's short name, as it is served."""
@@ -82,17 +105,33 @@ class CloudEndpoint:
     def build(self) -> None:
         """A service with one revision, a migration job, and two workers; nothing else is left."""
         self.revisions, self.executions, self.writes = {}, [], []
+        self.disabled, self.passwords = set(), []
+        self.secrets = {
+            f"{PREFIX}-database-url": [
+                f"postgresql+psycopg://speakfit:{OLD_PASSWORD}@10.0.0.3:5432/speakfit"
+                "?sslmode=verify-ca"
+            ],
+            f"{PREFIX}-redis-url": ["rediss://:averylongauthstring@10.0.0.4:6378/0"],
+            f"{PREFIX}-database-ca": ["-----BEGIN CERTIFICATE-----"],
+            f"{PREFIX}-redis-ca": ["-----BEGIN CERTIFICATE-----"],
+            f"{PREFIX}-elevenlabs-api-key": [],
+            f"{PREFIX}-google-oauth-client-id": ["1-a.apps.googleusercontent.com"],
+            f"{PREFIX}-google-oauth-client-secret": ["GOCSPX-abcdefghij"],
+        }
+        self.policies = {name: {"bindings": [_accessors(name)]} for name in self.secrets}
         self.service = {
             "name": SERVICE,
             "generation": "1",
             "observedGeneration": "1",
             "etag": '"1"',
             "uri": "https://speakfit.test",
+            "ingress": "INGRESS_TRAFFIC_ALL",
             "template": {
                 "containers": [
                     {
                         "image": OLD_IMAGE,
                         "ports": [{"containerPort": 8080}],
+                        "startupProbe": {"httpGet": {"path": "/readyz", "port": 8080}},
                         "env": [
                             {"name": "SERVICE_VERSION", "value": "r1"},
                             {
@@ -273,9 +312,68 @@ class CloudEndpoint:
     def list_errors(self, _body: Json, _query: Json) -> Json:
         return {"items": self.group_errors}
 
+    # Secret Manager and Cloud SQL
+
+    def get_secret(self, _body: Json, _query: Json, name: str) -> Json:
+        if name not in self.secrets:
+            raise RefusedError(404, "NOT_FOUND", f"Secret [{name}] not found.")
+        return {"name": f"projects/{PROJECT}/secrets/{name}"}
+
+    def list_versions(self, _body: Json, query: Json, name: str) -> Json:
+        assert query["filter"] == ["state:ENABLED"]
+        return {
+            "versions": [
+                {
+                    "name": f"projects/{PROJECT}/secrets/{name}/versions/{number}",
+                    "state": "ENABLED",
+                    "createTime": "2026-01-01T00:00:00Z",
+                }
+                for number in self.enabled(name)
+            ]
+        }
+
+    def enabled(self, name: str) -> list[int]:
+        """Numbers of the versions that can be read."""
+        return [
+            number
+            for number in range(1, len(self.secrets[name]) + 1)
+            if (name, number) not in self.disabled
+        ]
+
+    def add_version(self, body: Json, _query: Json, name: str) -> Json:
+        self.secrets[name].append(base64.b64decode(body["payload"]["data"]).decode())
+        number = len(self.secrets[name])
+        return {"name": f"projects/{PROJECT}/secrets/{name}/versions/{number}"}
+
+    def access_version(self, _body: Json, _query: Json, name: str, number: str) -> Json:
+        value = self.secrets[name][int(number) - 1]
+        return {
+            "name": f"projects/{PROJECT}/secrets/{name}/versions/{number}",
+            "payload": {"data": base64.b64encode(value.encode()).decode()},
+        }
+
+    def disable_version(self, _body: Json, _query: Json, name: str, number: str) -> Json:
+        self.disabled.add((name, int(number)))
+        return {"name": f"projects/{PROJECT}/secrets/{name}/versions/{number}"}
+
+    def get_policy(self, _body: Json, _query: Json, name: str) -> Json:
+        return self.policies.get(name, {})
+
+    def put_user(self, body: Json, query: Json) -> Json:
+        assert query["name"] == ["speakfit"]
+        self.passwords.append(body["password"])
+        return {"name": "sql-1", "status": "RUNNING"}
+
+    def get_operation(self, _body: Json, _query: Json) -> Json:
+        if self.sql_fails:
+            return {"name": "sql-1", "status": "DONE", "error": {"errors": [self.sql_fails]}}
+        return {"name": "sql-1", "status": "DONE"}
+
     def routes(self) -> list[tuple[str, str, Callable[..., Json]]]:
         """Method, path, and what answers it."""
         compute = f"compute/v1/projects/{PROJECT}"
+        secret = f"v1/projects/{PROJECT}/secrets/([^/:]+)"
+        sql = f"sql/v1beta4/projects/{PROJECT}"
         group = f"{compute}/regions/{REGION}/instanceGroupManagers/{GROUP}"
         return [
             ("GET", f"v2/{SERVICE}", self.get_service),
@@ -290,6 +388,14 @@ class CloudEndpoint:
             ("GET", group, self.get_group),
             ("PATCH", group, self.patch_group),
             ("GET", f"{group}/listErrors", self.list_errors),
+            ("GET", f"{secret}", self.get_secret),
+            ("GET", f"{secret}/versions", self.list_versions),
+            ("POST", f"{secret}:addVersion", self.add_version),
+            ("GET", f"{secret}/versions/(\\d+):access", self.access_version),
+            ("POST", f"{secret}/versions/(\\d+):disable", self.disable_version),
+            ("GET", f"{secret}:getIamPolicy", self.get_policy),
+            ("PUT", f"{sql}/instances/{PREFIX}-postgres/users", self.put_user),
+            ("GET", f"{sql}/operations/sql-1", self.get_operation),
         ]
 
 

@@ -216,6 +216,21 @@ def test_an_address_that_leads_to_another_release_fails_the_smoke_check(
     assert cloud.traffic() == {FIRST: 100}
 
 
+def test_behind_a_load_balancer_cloud_runs_own_probe_is_what_answers(
+    cloud: CloudEndpoint, bench: MakeBench
+) -> None:
+    cloud.service["ingress"] = "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
+    cloud.candidate_url = "http://127.0.0.1:9"
+    one = bench()
+    (check,) = one.deployer.release(WANTED, one.journal(NEW))
+    assert check.ok
+    # Without that probe nothing has been asked, and nothing is believed.
+    del cloud.service["template"]["containers"][0]["startupProbe"]
+    (check,) = one.deployer.release(Release.of(IMAGE, None, "r3"), one.journal("r3"))
+    assert not check.ok
+    assert "--smoke-url" in check.detail
+
+
 def test_workers_without_room_are_told_in_computes_words(
     cloud: CloudEndpoint, bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,14 @@ from alerts.terminal import (
     tell_error,
 )
 from speakfit.errors import ApplyError, SpeakFitError
-from speakfit_ops.deploy.estate import ENDPOINT_VARIABLE, Estate, resolve_estate
+from speakfit_ops.deploy.estate import Estate, resolve_estate
+from speakfit_ops.deploy.options import (
+    EndpointOption,
+    EnvironmentOption,
+    RegionOption,
+    YesOption,
+    agreed,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,30 +54,6 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 EXIT_INVALID = 6
 """Nothing was proved: too few requests, or no telemetry."""
 
-RegionOption = Annotated[
-    str | None, typer.Option("--region", metavar="REGION", help="Default: SPEAKFIT_LOCATION.")
-]
-EnvironmentOption = Annotated[
-    str | None,
-    typer.Option(
-        "--environment",
-        metavar="NAME",
-        envvar="SPEAKFIT_ENVIRONMENT",
-        help="What Terraform named it: speakfit-NAME-api is its service.",
-    ),
-]
-EndpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint",
-        metavar="URL",
-        envvar=ENDPOINT_VARIABLE,
-        help="On loopback, instead of Google, to rehearse.",
-    ),
-]
-YesOption = Annotated[
-    bool, typer.Option("--yes", help="Do not ask; needed where nobody can answer.")
-]
 ImageOption = Annotated[
     str, typer.Option("--image", metavar="IMAGE@DIGEST", help="The API's image.")
 ]
@@ -156,6 +139,7 @@ def _session(
             observe=telemetry.observe,
             now_ns=telemetry.now_ns,
             pause=telemetry.pause,
+            smoke_reaches=smoke_url is not None,
         ),
         out=out,
     )
@@ -223,23 +207,6 @@ def _token(estate: Estate, url: str) -> str | None:
         return str(fetch(Request(), url))
     except (GoogleAuthError, ValueError):
         return None
-
-
-def _agreed(question: str, *, yes: bool, as_json: bool) -> bool:
-    """Whether to go on: --yes, or somebody at a terminal says so."""
-    if yes:
-        return True
-    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(
-            "Refused: nobody can be asked here; nothing was changed.\n"
-            "  to do: Read the plan, then repeat with --yes.",
-            file=sys.stderr,
-        )
-        return False
-    if typer.confirm(question):
-        return True
-    print("Nothing was changed.", file=sys.stderr)
-    return False
 
 
 def _show(out: Console, changes: list[Change]) -> None:
@@ -312,7 +279,7 @@ def release(
         journal = session.journal(wanted.name)
         if not yes:
             _show(session.out, session.deployer.plan(wanted, journal))
-        if not _agreed("Migrate and make the revision?", yes=yes, as_json=as_json):
+        if not agreed("Migrate and make the revision?", yes=yes, as_json=as_json):
             return EXIT_REFUSED
         checks = session.deployer.release(wanted, journal)
         revision = wanted.revision(session.estate)
@@ -388,7 +355,7 @@ def promote(
         smoke_url=smoke_url,
     ) as session:
         question = f"Send traffic to the candidate in steps of {steps},100 %?"
-        if not _agreed(question, yes=yes, as_json=as_json):
+        if not agreed(question, yes=yes, as_json=as_json):
             return EXIT_REFUSED
         verdict = session.deployer.promote(
             session.journal,
@@ -453,7 +420,7 @@ def rollback(
         compute=True,
     ) as session:
         question = f"Send all traffic to {to or 'the revision that served before'}?"
-        if not _agreed(question, yes=yes, as_json=as_json):
+        if not agreed(question, yes=yes, as_json=as_json):
             return EXIT_REFUSED
         revision = session.deployer.rollback(to, session.journal, why="by hand")
         if as_json:

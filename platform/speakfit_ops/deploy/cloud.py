@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -86,6 +86,62 @@ def refusal(error: GoogleAPICallError, what: str, estate: Estate) -> tuple[str, 
     return (f"{what}: {error.message}", "Correct what it names, then repeat.", unknown)
 
 
+def make_client(kind: Any, estate: Estate) -> Any:
+    """One of Google's clients over REST; a TargetError where there are no credentials."""
+    from google.auth import credentials, exceptions
+
+    transport = kind.get_transport_class("rest")
+    if estate.endpoint is None:
+        try:
+            return kind(transport="rest")
+        except exceptions.DefaultCredentialsError as error:
+            raise TargetError(
+                "No Google credentials found.",
+                where=str(estate),
+                todo="Run `gcloud auth application-default login`.",
+            ) from error
+    scheme, _, host = estate.endpoint.partition("://")
+    nobody: Any = credentials.AnonymousCredentials
+    made = transport(host=host, url_scheme=scheme, credentials=nobody())
+    # A proxy of the environment cannot reach this machine.
+    made._session.trust_env = False
+    return kind(transport=made)
+
+
+@contextmanager
+def talking(estate: Estate, what: str, *, writing: bool = False) -> Iterator[None]:
+    """Tell every error of Google's in our words.
+
+    A read that fails is a TargetError, a write an ApplyError that knows whether it may have
+    happened.
+    """
+    import requests
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except GoogleAPICallError as error:
+        words, todo, uncertain = refusal(error, what, estate)
+        cause: Exception = error
+    except GoogleAuthError as error:
+        words = "Google's credentials cannot be used"
+        todo, uncertain = "Run `gcloud auth application-default login`, then repeat.", False
+        cause = error
+    except requests.RequestException as error:
+        words, todo, uncertain = "nobody answers", "Check the network, then repeat.", True
+        cause = error
+    else:
+        return
+    words = words[0].upper() + words[1:]
+    if writing:
+        maybe = "; it may or may not have happened" if uncertain else ""
+        raise ApplyError(
+            f"{words}{maybe}.", uncertain=uncertain, where=str(estate), todo=todo
+        ) from cause
+    raise TargetError(f"{words}.", where=str(estate), todo=todo) from cause
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """The worker group as far as a release needs it."""
@@ -99,11 +155,7 @@ class Group:
 
 
 class Cloud:
-    """Reads and writes one estate; every error is told in our words.
-
-    A read that fails is a TargetError, a write an ApplyError that knows whether it may have
-    happened.
-    """
+    """Reads and writes one estate; every error is told in our words."""
 
     def __init__(self, estate: Estate, *, pause: Pause = sleep) -> None:
         self.estate = estate
@@ -113,85 +165,40 @@ class Cloud:
         """Import Compute's client beside whatever comes first."""
         threading.Thread(target=_compute, daemon=True).start()
 
-    def _client(self, kind: Any) -> Any:
-        from google.auth import credentials, exceptions
-
-        transport = kind.get_transport_class("rest")
-        if self.estate.endpoint is None:
-            try:
-                return kind(transport="rest")
-            except exceptions.DefaultCredentialsError as error:
-                raise TargetError(
-                    "No Google credentials found.",
-                    where=str(self.estate),
-                    todo="Run `gcloud auth application-default login`.",
-                ) from error
-        scheme, _, host = self.estate.endpoint.partition("://")
-        nobody: Any = credentials.AnonymousCredentials
-        made = transport(host=host, url_scheme=scheme, credentials=nobody())
-        # A proxy of the environment cannot reach this machine.
-        made._session.trust_env = False
-        return kind(transport=made)
-
     @cached_property
     def _services(self) -> Any:
         from google.cloud.run_v2 import ServicesClient
 
-        return self._client(ServicesClient)
+        return make_client(ServicesClient, self.estate)
 
     @cached_property
     def _revisions(self) -> Any:
         from google.cloud.run_v2 import RevisionsClient
 
-        return self._client(RevisionsClient)
+        return make_client(RevisionsClient, self.estate)
 
     @cached_property
     def _jobs(self) -> Any:
         from google.cloud.run_v2 import JobsClient
 
-        return self._client(JobsClient)
+        return make_client(JobsClient, self.estate)
 
     @cached_property
     def _executions(self) -> Any:
         from google.cloud.run_v2 import ExecutionsClient
 
-        return self._client(ExecutionsClient)
+        return make_client(ExecutionsClient, self.estate)
 
     @cached_property
     def _groups(self) -> Any:
-        return self._client(_compute().RegionInstanceGroupManagersClient)
+        return make_client(_compute().RegionInstanceGroupManagersClient, self.estate)
 
     @cached_property
     def _templates(self) -> Any:
-        return self._client(_compute().InstanceTemplatesClient)
+        return make_client(_compute().InstanceTemplatesClient, self.estate)
 
-    @contextmanager
-    def _talking(self, what: str, *, writing: bool = False) -> Iterator[None]:
-        import requests
-        from google.api_core.exceptions import GoogleAPICallError
-        from google.auth.exceptions import GoogleAuthError
-
-        try:
-            yield
-        except GoogleAPICallError as error:
-            words, todo, uncertain = refusal(error, what, self.estate)
-            cause: Exception = error
-        except GoogleAuthError as error:
-            words = "Google's credentials cannot be used"
-            todo, uncertain = "Run `gcloud auth application-default login`, then repeat.", False
-            cause = error
-        except requests.RequestException as error:
-            words, todo, uncertain = "nobody answers", "Check the network, then repeat.", True
-            cause = error
-        else:
-            return
-        words = words[0].upper() + words[1:]
-        if writing:
-            maybe = "; it may or may not have happened" if uncertain else ""
-            raise ApplyError(
-                f"{words}{maybe}.", uncertain=uncertain, where=str(self.estate), todo=todo
-            ) from cause
-        raise TargetError(f"{words}.", where=str(self.estate), todo=todo) from cause
+    def _talking(self, what: str, *, writing: bool = False) -> AbstractContextManager[None]:
+        return talking(self.estate, what, writing=writing)
 
     def _until(self, what: str, limit: timedelta, look: Callable[[], bool], todo: str) -> None:
         deadline = time.monotonic() + limit.total_seconds()

@@ -26,14 +26,15 @@ from speakfit_ops.deploy.verdict import Health, Verdict
 TAG = "candidate"
 """Of the revision that waits for traffic; its address is `https://candidate---SERVICE...`."""
 
-_OURS = "speakfit.dev/"
-RELEASE = f"{_OURS}release"
-PREVIOUS = f"{_OURS}previous-revision"
-WORKER_IMAGE = f"{_OURS}worker-image"
-TEMPLATE = f"{_OURS}worker-template"
+OURS = "speakfit.dev/"
+"""Begins every annotation of ours."""
+RELEASE = f"{OURS}release"
+PREVIOUS = f"{OURS}previous-revision"
+WORKER_IMAGE = f"{OURS}worker-image"
+TEMPLATE = f"{OURS}worker-template"
 """The instance template that belongs to a revision."""
-PREVIOUS_TEMPLATE = f"{_OURS}previous-worker-template"
-TRAFFIC_SINCE = f"{_OURS}traffic-since"
+PREVIOUS_TEMPLATE = f"{OURS}previous-worker-template"
+TRAFFIC_SINCE = f"{OURS}traffic-since"
 """On the service: the policy time of the last traffic step."""
 
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -218,8 +219,12 @@ class Deployer:
         observe: Observe,
         now_ns: Callable[[], int],
         pause: Pause,
+        smoke_reaches: bool = False,
     ) -> None:
-        """`now_ns` is policy time, in which `pause` waits too."""
+        """`now_ns` is policy time, in which `pause` waits too.
+
+        `smoke_reaches` says that `smoke` asks an address of its own choice.
+        """
         self.cloud = cloud
         self.estate = cloud.estate
         self._tell = tell
@@ -227,6 +232,7 @@ class Deployer:
         self._observe = observe
         self._now_ns = now_ns
         self._pause = pause
+        self._smoke_reaches = smoke_reaches
 
     # Plan
 
@@ -398,7 +404,7 @@ class Deployer:
             before = self.cloud.revision(previous)
             kept = "" if before is None else before.annotations.get(TEMPLATE, "")
             about |= {TEMPLATE: kept} if kept else {}
-        for key in [key for key in template.annotations if key.startswith(_OURS)]:
+        for key in [key for key in template.annotations if key.startswith(OURS)]:
             del template.annotations[key]
         for key, value in about.items():
             template.annotations[key] = value
@@ -411,8 +417,7 @@ class Deployer:
                 where=str(self.estate),
                 todo="Repeat `release`: it gives the revision its tag again.",
             )
-        self._tell(f"Asking {share.url}")
-        checks = self._smoke(share.url, release)
+        checks = self._probed(revision) or self._smoke(share.url, release)
         failed = [one for one in checks if not one.ok]
         journal.note(
             Step.SMOKE,
@@ -420,6 +425,30 @@ class Deployer:
             checks={one.name: one.detail for one in checks},
         )
         return checks
+
+    def _probed(self, revision: str) -> Sequence[Check]:
+        """What Cloud Run itself has asked, where nobody else can; empty where we can ask.
+
+        Behind a load balancer a revision's own address is closed. Its start-up probe is /readyz,
+        so a revision that is ready has answered what we would ask.
+        """
+        closed = self.cloud.service().ingress.name != "INGRESS_TRAFFIC_ALL"
+        if self._smoke_reaches or not closed:
+            return ()
+        found = self.cloud.revision(revision)
+        probe = "" if found is None else serving_container(found).startup_probe.http_get.path
+        if probe != "/readyz":
+            return (
+                Check(
+                    name="ready",
+                    ok=False,
+                    detail="its address is closed to this machine and Cloud Run does not probe "
+                    "/readyz; name an address with --smoke-url",
+                ),
+            )
+        why = failure(found)
+        detail = why or "Cloud Run's own probe of /readyz; its address is closed to this machine"
+        return (Check(name="ready", ok=not why, detail=detail),)
 
     # Promote
 
