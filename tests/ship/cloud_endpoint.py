@@ -161,6 +161,7 @@ class CloudEndpoint:
         self.templates = {
             old: {
                 "name": old,
+                "creationTimestamp": "2026-01-01T00:00:00.000-08:00",
                 "properties": {
                     "machineType": "n1-standard-4",
                     "metadata": {
@@ -285,12 +286,19 @@ class CloudEndpoint:
             raise RefusedError(404, "NOT_FOUND", f"The resource {name!r} was not found")
         return self.templates[name]
 
+    def list_templates(self, _body: Json, query: Json) -> Json:
+        (text,) = query["filter"]
+        pattern = text.removeprefix('name eq "').removesuffix('"')
+        return {
+            "items": [one for name, one in self.templates.items() if re.fullmatch(pattern, name)]
+        }
+
     def insert_template(self, body: Json, _query: Json) -> Json:
         if body["name"] in self.templates:
             raise RefusedError(
                 409, "ALREADY_EXISTS", f"The resource {body['name']!r} already exists"
             )
-        self.templates[body["name"]] = body
+        self.templates[body["name"]] = {"creationTimestamp": "2026-02-01T00:00:00-08:00", **body}
         return {"name": "operation-1", "status": "DONE"}
 
     def get_group(self, _body: Json, _query: Json) -> Json:
@@ -384,6 +392,7 @@ class CloudEndpoint:
             ("POST", f"v2/{JOB}:run", self.run_job),
             ("GET", f"v2/{JOB}/executions/([^/]+)", self.get_execution),
             ("GET", f"{compute}/global/instanceTemplates/([^/]+)", self.get_template),
+            ("GET", f"{compute}/global/instanceTemplates", self.list_templates),
             ("POST", f"{compute}/global/instanceTemplates", self.insert_template),
             ("GET", group, self.get_group),
             ("PATCH", group, self.patch_group),

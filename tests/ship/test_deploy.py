@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import timedelta
 from itertools import count
 
@@ -244,6 +245,25 @@ def test_workers_without_room_are_told_in_computes_words(
     with pytest.raises(ApplyError, match="QUOTA_EXCEEDED: Quota 'NVIDIA_T4_GPUS' exceeded"):
         promote(one)
     assert cloud.traffic() == {FIRST: 100}, "traffic waits for the workers"
+
+
+def test_workers_are_made_as_terraform_last_declared_them(
+    cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
+) -> None:
+    """Terraform makes a template and leaves it to the next deploy to use it."""
+    telemetry.series = [*traffic("r1"), *traffic(NEW)]
+    declared = copy.deepcopy(cloud.templates[OLD_TEMPLATE])
+    declared |= {"name": f"{GROUP}-00002", "creationTimestamp": "2026-01-05T00:00:00-08:00"}
+    declared["properties"]["machineType"] = "g2-standard-4"
+    ours = {**copy.deepcopy(declared), "name": f"{GROUP}-r0"}
+    ours["description"] = "Made by python -m speakfit_ops.deploy"
+    ours["creationTimestamp"] = "2026-01-06T00:00:00-08:00"
+    ours["properties"]["machineType"] = "n1-standard-8"
+    cloud.templates |= {declared["name"]: declared, ours["name"]: ours}
+    one = bench()
+    one.deployer.release(WANTED, one.journal(NEW))
+    promote(one)
+    assert cloud.templates[NEW_TEMPLATE]["properties"]["machineType"] == "g2-standard-4"
 
 
 def test_a_rollback_by_name_takes_the_workers_along(

@@ -31,7 +31,7 @@ from alerts.terminal import (
     tell,
     tell_error,
 )
-from speakfit.errors import ApplyError, SpeakFitError
+from speakfit.errors import ApplyError, SpeakFitError, TargetError
 from speakfit_ops.deploy.estate import Estate, resolve_estate
 from speakfit_ops.deploy.options import (
     EndpointOption,
@@ -459,19 +459,26 @@ def status(
             )
             last = session.journal(row["release"]).entries[-1:] if row["release"] else []
             row["last"] = f"{last[0].step} {last[0].state} {last[0].at}" if last else ""
-        group = cloud.group()
+        try:
+            group = cloud.group()
+        except TargetError as error:
+            # Before the first workers, or where Cloud Run runs them, there is no group.
+            group, why = None, error.what
         if as_json:
-            print_json({"revisions": rows, "workers": asdict(group)})
+            print_json({"revisions": rows, "workers": None if group is None else asdict(group)})
             return EXIT_FINE
         for row in rows:
             words = [f"{row['percent']:>3} %  {row['revision']}"]
             words += [row["image"], f"tag {row['tag']}" if row["tag"] else "", row["last"]]
             tell(session.out, "  ".join(word for word in words if word))
-        tell(
-            session.out,
-            f"{group.size} worker(s) from {group.template}"
-            + ("" if group.stable else ", being replaced"),
-        )
+        if group is None:
+            tell(session.out, why)
+        else:
+            tell(
+                session.out,
+                f"{group.size} worker(s) from {group.template}"
+                + ("" if group.stable else ", being replaced"),
+            )
     return EXIT_FINE
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ READY_LIMIT = timedelta(minutes=10)
 MIGRATION_LIMIT = timedelta(minutes=30)
 ROLL_LIMIT = timedelta(minutes=30)
 """For all workers, one after another: a machine with a driver and a model takes minutes."""
+_MADE_HERE = "Made by python -m speakfit_ops.deploy"
 _SECONDS = 30.0
 _POLL = timedelta(milliseconds=250)
 _LONGEST_POLL = timedelta(seconds=5)
@@ -348,6 +349,29 @@ class Cloud:
             except NotFound:
                 return None
 
+    def declared_template(self) -> str | None:
+        """The newest instance template of the workers that was not made here: Terraform's.
+
+        It carries what was changed there since, for example the machine. None when there is none.
+        """
+        with self._talking(f"instance templates {self.estate.workers}-*"):
+            found = [
+                one
+                for one in self._templates.list(
+                    request={
+                        "project": self.estate.project,
+                        "filter": f'name eq "{self.estate.workers}-.*"',
+                    },
+                    retry=None,
+                    timeout=_SECONDS,
+                )
+                if one.description != _MADE_HERE
+            ]
+        newest = max(
+            found, key=lambda one: datetime.fromisoformat(one.creation_timestamp), default=None
+        )
+        return None if newest is None else str(newest.name)
+
     def make_template(self, name: str, *, like: str, metadata: Mapping[str, str]) -> None:
         """Copy an instance template with other metadata; one that exists already is left.
 
@@ -371,7 +395,9 @@ class Cloud:
                 *(compute.Items(key=key, value=value) for key, value in metadata.items()),
             ]
         )
-        resource = compute.InstanceTemplate(name=name, properties=properties)
+        resource = compute.InstanceTemplate(
+            name=name, description=_MADE_HERE, properties=properties
+        )
         with self._talking(f"instance template {name}", writing=True):
             self._templates.insert_unary(
                 project=self.estate.project,

@@ -13,7 +13,7 @@ from speakfit.errors import RefusedError, TargetError
 from speakfit.settings import Settings
 
 ENDPOINT_VARIABLE = "SPEAKFIT_CLOUD_ENDPOINT"
-_WORD = re.compile(r"[a-z][a-z0-9-]{0,19}")
+_WORD = re.compile(r"[a-z][a-z0-9]{1,10}")
 
 
 @dataclass(frozen=True, kw_only=True)

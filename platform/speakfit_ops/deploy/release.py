@@ -525,7 +525,9 @@ class Deployer:
             journal.note(Step.WORKERS, State.BEGUN, template=template, previous=group.template)
             self._tell(f"Replacing {group.size} worker(s), {group.zones} more at a time.")
             self.cloud.make_template(
-                template, like=group.template, metadata={IMAGE_KEY: image, RELEASE_KEY: release}
+                template,
+                like=self.cloud.declared_template() or group.template,
+                metadata={IMAGE_KEY: image, RELEASE_KEY: release},
             )
             self.cloud.roll(template, zones=group.zones)
         try:
