@@ -96,7 +96,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
     service_version: str | None = Field(
         default=None,
-        description="Release that metrics carry; unset means the installed package's version.",
+        description="Release that metrics carry where no Cloud Run revision names it; unset means "
+        "the installed package's version.",
     )
 
     @field_validator("max_recording_duration", "chunk_lease", "export_interval")
@@ -120,7 +121,14 @@ class Settings(BaseSettings):
 
 
 def release() -> str:
-    """Which release this process is; a deploy names it in SERVICE_VERSION."""
+    """Which release this process is.
+
+    On Cloud Run the name of the revision tells it (https://cloud.google.com/run/docs/container-contract),
+    so that a deploy changes no variable that Terraform owns; elsewhere SERVICE_VERSION does.
+    """
+    service, revision = os.environ.get("K_SERVICE"), os.environ.get("K_REVISION")
+    if service and revision:
+        return revision.removeprefix(f"{service}-")
     return os.environ.get("SERVICE_VERSION") or version("speakfit-platform")
 
 

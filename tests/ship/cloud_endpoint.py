@@ -133,11 +133,11 @@ class CloudEndpoint:
                         "ports": [{"containerPort": 8080}],
                         "startupProbe": {"httpGet": {"path": "/readyz", "port": 8080}},
                         "env": [
-                            {"name": "SERVICE_VERSION", "value": "r1"},
+                            {"name": "SPEAKFIT_LOCATION", "value": REGION},
                             {
-                                "name": "DATABASE_PASSWORD",
+                                "name": "DATABASE_URL",
                                 "valueSource": {
-                                    "secretKeyRef": {"secret": "database-password", "version": "7"}
+                                    "secretKeyRef": {"secret": "database-url", "version": "latest"}
                                 },
                             },
                         ],

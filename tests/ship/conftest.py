@@ -31,8 +31,8 @@ from tests.alerts.timeline import START, counter, gauge, latency
 from tests.conftest import serving_api
 from tests.ship.cloud_endpoint import ENVIRONMENT, PROJECT, REGION, CloudEndpoint, serving
 
-NEW = "r2"
-"""The release that the running API says it is."""
+OLD, NEW = "00001-abc", "r2"
+"""The release that Terraform made, and the one that the running API says it is."""
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,8 @@ def candidate_url(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> I
         "DATABASE_URL": database,
         "REDIS_URL": redis_url,
         "AUDIO_DIR": str(folder / "audio"),
-        "SERVICE_VERSION": NEW,
+        "K_SERVICE": "speakfit-production-api",
+        "K_REVISION": f"speakfit-production-api-{NEW}",
         "PYTHONPATH": "platform",
     }
     with serving_api(environment, folder / "api.log") as client:
@@ -142,7 +143,7 @@ class Telemetry:
         """Policy time."""
         return policy_now_ns(self.target)
 
-    def observe(self, minimum: int, release: str, before: str | None, since_ns: int) -> Verdict:
+    def observe(self, minimum: int, release: str, before: str, since_ns: int) -> Verdict:
         """What a deploy's own command line asks."""
         with Gateway(self.target) as gateway:
             return observe(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
@@ -77,6 +81,49 @@ def test_a_secret_is_set_from_standard_input_and_never_shown(
     assert {row["name"]: row["version"] for row in rows}["elevenlabs-api-key"] == 1
     values = [value for values in google.secrets.values() for value in values]
     assert not [value for value in values if value in said.out + said.err]
+
+
+@pytest.mark.slow
+def test_no_other_process_can_read_a_value(google: CloudEndpoint, tmp_path: Path) -> None:
+    """Arguments and variables of a process are in /proc for whoever may look."""
+    hit, go_on = threading.Event(), threading.Event()
+
+    def hold(_write: str) -> None:
+        hit.set()
+        go_on.wait(30)
+
+    google.arrived = hold
+    where = ["--project", PROJECT, "--environment", ENVIRONMENT, "--endpoint", google.url]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "speakfit_ops.credentials", "set", "elevenlabs-api-key", *where],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'platform'}:{ROOT}",
+            # What Google's own libraries log of a request when they are asked to.
+            "GOOGLE_SDK_PYTHON_LOGGING_SCOPE": "google",
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(KEY)
+    process.stdin.close()
+    process.stdin = None
+    assert hit.wait(60)
+    seen = b"".join(
+        Path(f"/proc/{process.pid}/{what}").read_bytes() for what in ("cmdline", "environ")
+    )
+    go_on.set()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert b"elevenlabs-api-key" in seen
+    assert KEY.encode() not in seen
+    assert KEY not in said
+    assert base64.b64encode(KEY.encode()).decode() not in said
+    assert google.secrets[f"{PREFIX}-elevenlabs-api-key"] == [KEY]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from speakfit_ops.deploy.journal import Step
 from speakfit_ops.deploy.release import Release
 from speakfit_ops.deploy.verdict import Health, Verdict
 from tests.ship.cloud_endpoint import FIRST, GROUP, CloudEndpoint, Loss
-from tests.ship.conftest import NEW, Bench, MakeBench, Telemetry, traffic
+from tests.ship.conftest import NEW, OLD, Bench, MakeBench, Telemetry, traffic
 
 IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/api@sha256:" + "a" * 64
 WORKER_IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/worker@sha256:" + "b" * 64
@@ -36,7 +36,7 @@ def template_of(cloud: CloudEndpoint) -> str:
 def test_a_good_release_gets_all_traffic_in_steps(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
-    telemetry.series = [*traffic("r1"), *traffic(NEW)]
+    telemetry.series = [*traffic(OLD), *traffic(NEW)]
     one = bench()
     checks = one.deployer.release(WANTED, one.journal(NEW))
     assert [check.ok for check in checks] == [True, True, True], checks
@@ -59,10 +59,9 @@ def test_a_good_release_gets_all_traffic_in_steps(
         if entry.step is Step.TRAFFIC and entry.state == "done"
     ]
     assert shares == [10, 50, 100]
-    # The container carries the release and still reads its secret.
-    variables = {one["name"]: one for one in cloud.revisions[SECOND]["containers"][0]["env"]}
-    assert variables["SERVICE_VERSION"]["value"] == NEW
-    assert variables["DATABASE_PASSWORD"]["valueSource"]["secretKeyRef"]["version"] == "7"
+    # Only the image is another: variables and secrets are Terraform's.
+    before, after = (cloud.revisions[name]["containers"][0] for name in (FIRST, SECOND))
+    assert {**after, "image": ""} == {**before, "image": ""}
     # The workers came up before the old ones went, from the same template with another image.
     assert template_of(cloud) == NEW_TEMPLATE
     metadata = cloud.templates[NEW_TEMPLATE]["properties"]["metadata"]["items"]
@@ -80,7 +79,7 @@ def test_a_release_whose_own_requests_fail_is_rolled_back(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
     # One in five of the new release's requests; all requests together stay under one percent.
-    telemetry.series = [*traffic("r1", served=4000), *traffic(NEW, served=20, failed=5)]
+    telemetry.series = [*traffic(OLD, served=4000), *traffic(NEW, served=20, failed=5)]
     one = bench()
     one.deployer.release(WANTED, one.journal(NEW))
     verdict = promote(one)
@@ -104,7 +103,7 @@ def telemetry_start(telemetry: Telemetry) -> int:
 def test_too_few_requests_prove_nothing_and_more_of_them_go_on(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
-    telemetry.series = [*traffic("r1"), *traffic(NEW, served=2)]
+    telemetry.series = [*traffic(OLD), *traffic(NEW, served=2)]
     one = bench()
     one.deployer.release(WANTED, one.journal(NEW))
     verdict = promote(one)
@@ -120,7 +119,7 @@ def test_too_few_requests_prove_nothing_and_more_of_them_go_on(
 def test_trouble_that_the_release_before_has_too_is_not_blamed_on_the_new_one(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
-    telemetry.series = [*traffic("r1", failed=5), *traffic(NEW, failed=5)]
+    telemetry.series = [*traffic(OLD, failed=5), *traffic(NEW, failed=5)]
     one = bench()
     one.deployer.release(WANTED, one.journal(NEW))
     verdict = promote(one)
@@ -132,7 +131,7 @@ def test_trouble_that_the_release_before_has_too_is_not_blamed_on_the_new_one(
 def test_a_release_without_telemetry_is_not_promoted(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
-    telemetry.series = traffic("r1")
+    telemetry.series = traffic(OLD)
     one = bench()
     one.deployer.release(WANTED, one.journal(NEW))
     verdict = promote(one)
@@ -251,7 +250,7 @@ def test_workers_are_made_as_terraform_last_declared_them(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
     """Terraform makes a template and leaves it to the next deploy to use it."""
-    telemetry.series = [*traffic("r1"), *traffic(NEW)]
+    telemetry.series = [*traffic(OLD), *traffic(NEW)]
     declared = copy.deepcopy(cloud.templates[OLD_TEMPLATE])
     declared |= {"name": f"{GROUP}-00002", "creationTimestamp": "2026-01-05T00:00:00-08:00"}
     declared["properties"]["machineType"] = "g2-standard-4"
@@ -269,7 +268,7 @@ def test_workers_are_made_as_terraform_last_declared_them(
 def test_a_rollback_by_name_takes_the_workers_along(
     cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
 ) -> None:
-    telemetry.series = [*traffic("r1"), *traffic(NEW)]
+    telemetry.series = [*traffic(OLD), *traffic(NEW)]
     one = bench()
     one.deployer.release(WANTED, one.journal(NEW))
     promote(one)

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from speakfit_ops.deploy.__main__ import main
 from tests.ship.cloud_endpoint import ENVIRONMENT, FIRST, PROJECT, CloudEndpoint
+from tests.ship.conftest import NEW, OLD, Telemetry, traffic
 from tests.ship.test_deploy import IMAGE, SECOND
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,3 +130,37 @@ def test_a_release_that_was_killed_goes_on(
     assert len(cloud.executions) == 1, "the migration was known to be done"
     assert set(cloud.revisions) == {FIRST, SECOND}
     assert cloud.traffic() == {FIRST: 100}
+
+
+@pytest.mark.slow
+def test_promote_waits_in_the_time_of_the_telemetry(
+    deploy,
+    cloud: CloudEndpoint,
+    telemetry: Telemetry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its clock, not this machine's, says when a step was watched long enough."""
+    telemetry.series = [*traffic(OLD), *traffic(NEW)]
+    monkeypatch.delenv("MONITORING_EMULATOR_HOST")
+    assert deploy("release", "--yes", "--image", IMAGE, "--release", NEW) == 0
+    over = threading.Event()
+
+    def time_goes_on() -> None:
+        while not over.wait(0.2):
+            telemetry.pause(timedelta(minutes=4))
+
+    clock = threading.Thread(target=time_goes_on)
+    clock.start()
+    try:
+        code = deploy(
+            *("promote", "--yes", "--json", "--emulator", str(telemetry.target.host)),
+            *("--steps", "50", "--pause", "10m", "--every", "1s"),
+        )
+    finally:
+        over.set()
+        clock.join()
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert json.loads(said.out[said.out.index("\n{") :])["health"] == "healthy"
+    assert cloud.traffic() == {SECOND: 100}

@@ -6,6 +6,7 @@ process of the machine could read; and no value is ever printed.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -253,6 +254,8 @@ def rotate_database_password(
 
 def main() -> int:
     """Run the command line; the documented exit code."""
+    # Google's libraries log whole requests when it is set, and a request here holds a value.
+    os.environ.pop("GOOGLE_SDK_PYTHON_LOGGING_SCOPE", None)
     try:
         name = "python -m speakfit_ops.credentials"
         return app(prog_name=name, standalone_mode=False) or EXIT_FINE

@@ -11,6 +11,7 @@ what is live: two enabled versions mean that one is under way, and the newest is
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 from collections.abc import Callable
@@ -23,7 +24,14 @@ from speakfit_ops.credentials.inventory import find_secret
 from speakfit_ops.credentials.vault import SecretManager
 from speakfit_ops.deploy.cloud import Cloud, Pause
 from speakfit_ops.deploy.estate import Estate
-from speakfit_ops.deploy.release import OURS, Standing, failure, serving_container, split
+from speakfit_ops.deploy.release import (
+    MAX_NAME,
+    OURS,
+    Standing,
+    failure,
+    serving_container,
+    split,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -41,6 +49,8 @@ _OPERATION_LIMIT = timedelta(minutes=5)
 _POLL = timedelta(seconds=1)
 _SECONDS = 30.0
 _SCOPE = "https://www.googleapis.com/auth/sqlservice.admin"
+
+_RENEWED = re.compile(r"-k\d+[0-9a-f]{4}$")
 
 Tell = Callable[[str], None]
 
@@ -207,7 +217,9 @@ class Rotation:
         live = self._cloud.revision(serving)
         if live is None or live.annotations.get(MARK) == str(number):
             return
-        name = f"{self._cloud.estate.service}-k{number}-{secrets.token_hex(3)}"
+        # The digits at its end, because a revision that did not become ready keeps its name.
+        ending = f"-k{number}{secrets.token_hex(2)}"
+        name = _RENEWED.sub("", serving)[: MAX_NAME - len(ending)] + ending
         service = self._cloud.service()
         # Not the service's own template: that may be of a release that was taken back.
         template = service.template

@@ -165,7 +165,7 @@ class _Telemetry:
         if emulator and self._target.kind is TargetKind.EMULATOR:
             tell(out, f"Telemetry: {self._target}", ("Telemetry:", "bold"))
 
-    def observe(self, release: str, before: str | None, since_ns: int) -> Any:
+    def observe(self, release: str, before: str, since_ns: int) -> Any:
         from alerts.catalog import DEFAULT_CATALOG, load_catalog
         from alerts.gateway import Gateway
         from speakfit_ops.deploy.observation import observe

@@ -24,7 +24,7 @@ def observe(
     catalog: Catalog,
     *,
     release: str,
-    before: str | None,
+    before: str,
     since_ns: int,
     now_ns: int,
     minimum: int,
@@ -60,7 +60,7 @@ def observe(
     troubled = any(outcome.incidents for outcome in mine.outcomes)
     return judge(
         mine,
-        replayed(before)[1] if troubled and before else None,
+        replayed(before)[1] if troubled else None,
         requests=answered(tuple(history.series), since_ns=since_ns),
         minimum=minimum,
         reads=[

@@ -39,12 +39,13 @@ TRAFFIC_SINCE = f"{OURS}traffic-since"
 
 _DIGEST = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
-_LONGEST_REVISION = 63
+MAX_NAME = 63
+"""Characters of a revision's or an instance template's name (RFC 1035)."""
 
 Tell = Callable[[str], None]
 Smoke = Callable[[str, str], Sequence[Check]]
 """Asks the address of a release."""
-Observe = Callable[[str, str | None, int], Verdict]
+Observe = Callable[[str, str, int], Verdict]
 """Judges a release beside the one before it, since a policy time."""
 
 
@@ -82,16 +83,21 @@ class Release:
 
     def revision(self, estate: Estate) -> str:
         """Name of its Cloud Run revision."""
-        name = f"{estate.service}-{self.name}"
-        if len(name) > _LONGEST_REVISION:
-            raise RefusedError(
-                f"{name} is too long for a revision.", where="--release", todo="Name it shorter."
-            )
-        return name
+        return self._named(estate.service)
 
     def template(self, estate: Estate) -> str:
         """Name of its instance template."""
-        return f"{estate.workers}-{self.name}"
+        return self._named(estate.workers)
+
+    def _named(self, prefix: str) -> str:
+        name = f"{prefix}-{self.name}"
+        if len(name) > MAX_NAME:
+            raise RefusedError(
+                f"{name} is longer than {MAX_NAME} characters.",
+                where="--release",
+                todo="Name it shorter.",
+            )
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,15 +202,6 @@ def failure(revision: Any) -> str:
 def serving_container(template: Any) -> Any:
     """The container that has the port; the only one as a rule."""
     return next((one for one in template.containers if one.ports), template.containers[0])
-
-
-def set_variable(container: Any, name: str, value: str) -> None:
-    """Set one environment variable of a container; those that hold secrets stay as they are."""
-    from google.cloud.run_v2 import EnvVar
-
-    container.env = [
-        *(one for one in container.env if one.name != name), EnvVar(name=name, value=value)
-    ]  # fmt: skip
 
 
 class Deployer:
@@ -390,7 +387,7 @@ class Deployer:
         """Change a revision template into that of the release, with all that later steps ask."""
         container = serving_container(template)
         container.image = wanted.image
-        set_variable(container, "SERVICE_VERSION", wanted.name)
+        # Its name is what its series carry (speakfit.settings.release).
         template.revision = name
         about = {RELEASE: wanted.name, PREVIOUS: previous}
         if wanted.worker_image:
@@ -576,7 +573,7 @@ class Deployer:
         every: timedelta,
         journal: Journal,
     ) -> Verdict:
-        before = self._version_of(previous)
+        before = previous.removeprefix(f"{self.estate.service}-")
         until_ns = since_ns + to_ns_span(soak)
         while True:
             left = timedelta(microseconds=max(0, until_ns - self._now_ns()) // 1_000)
@@ -596,14 +593,6 @@ class Deployer:
             reasons=list(verdict.reasons),
         )
         return verdict
-
-    def _version_of(self, revision: str) -> str | None:
-        found = self.cloud.revision(revision)
-        if found is None:
-            return None
-        container = serving_container(found)
-        named = {one.name: one.value for one in container.env}
-        return found.annotations.get(RELEASE) or named.get("SERVICE_VERSION") or None
 
     # Rollback
 

@@ -56,7 +56,7 @@ def judge(
 ) -> Verdict:
     """Judge a release by what policies would have done.
 
-    `before` is the same for the release that it replaces, None when that reported nothing;
+    `before` is the same for the release that it replaces, None when nobody needs it;
     `reads` are the metric types that each policy reads, by its id.
     """
     metrics = dict(reads)
