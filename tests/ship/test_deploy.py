@@ -191,6 +191,35 @@ def test_a_revision_that_never_becomes_ready_gets_no_traffic(
     assert cloud.service["traffic"] == [{"type": 2, "revision": FIRST, "percent": 100}]
 
 
+def test_what_somebody_else_changes_meanwhile_is_not_overwritten(
+    cloud: CloudEndpoint, bench: MakeBench
+) -> None:
+    def somebody(write: str) -> None:
+        if write.startswith("PATCH") and "/services/" in write:
+            cloud.service["etag"] = '"theirs"'
+
+    cloud.arrived = somebody
+    one = bench()
+    with pytest.raises(ApplyError, match="omebody else changed service") as caught:
+        one.deployer.release(WANTED, one.journal(NEW))
+    assert not caught.value.uncertain
+    assert set(cloud.revisions) == {FIRST}
+
+
+def test_a_second_release_waits_for_the_first(
+    cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
+) -> None:
+    telemetry.series = [*traffic(OLD), *traffic(NEW, served=1)]
+    one = bench()
+    one.deployer.release(WANTED, one.journal(NEW))
+    assert promote(one).health is Health.INCONCLUSIVE
+    with pytest.raises(RefusedError, match="Another release is under way"):
+        one.deployer.release(Release.of(IMAGE, None, "r3"), one.journal("r3"))
+    # Given up, it makes room.
+    assert one.deployer.rollback(None, one.journal) == FIRST
+    one.deployer.release(Release.of(IMAGE, None, "r3"), one.journal("r3"))
+
+
 def test_a_migration_that_fails_stops_everything(cloud: CloudEndpoint, bench: MakeBench) -> None:
     cloud.migration_fails = "The container exited with an error."
     one = bench()

@@ -659,6 +659,8 @@ class Deployer:
             if gone.annotations.get(PREVIOUS) == short:
                 template = gone.annotations.get(PREVIOUS_TEMPLATE, "")
         if not template:
+            if any(gone.annotations.get(WORKER_IMAGE) for gone in left):
+                self._tell(f"The workers stay as they are: nothing tells which belong to {short}.")
             return
         group = self.cloud.group()
         if group.template != template:
