@@ -123,12 +123,16 @@ class Settings(BaseSettings):
 def release() -> str:
     """Which release this process is.
 
-    On Cloud Run the name of the revision tells it (https://cloud.google.com/run/docs/container-contract),
-    so that a deploy changes no variable that Terraform owns; elsewhere SERVICE_VERSION does.
+    On Cloud Run the name of the revision tells it (its container contract), so that a deploy
+    changes no variable that Terraform owns; elsewhere SERVICE_VERSION does.
     """
-    service, revision = os.environ.get("K_SERVICE"), os.environ.get("K_REVISION")
-    if service and revision:
-        return revision.removeprefix(f"{service}-")
+    for owner, name in (
+        ("K_SERVICE", "K_REVISION"),
+        ("CLOUD_RUN_WORKER_POOL", "CLOUD_RUN_WORKER_POOL_REVISION"),
+    ):
+        service, revision = os.environ.get(owner), os.environ.get(name)
+        if service and revision:
+            return revision.removeprefix(f"{service}-")
     return os.environ.get("SERVICE_VERSION") or version("speakfit-platform")
 
 

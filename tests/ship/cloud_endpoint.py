@@ -26,6 +26,7 @@ LOCATION = f"projects/{PROJECT}/locations/{REGION}"
 SERVICE = f"{LOCATION}/services/speakfit-{ENVIRONMENT}-api"
 JOB = f"{LOCATION}/jobs/speakfit-{ENVIRONMENT}-migrate"
 GROUP = f"speakfit-{ENVIRONMENT}-gpu-worker"
+POOL = f"{LOCATION}/workerPools/{GROUP}"
 FIRST = f"speakfit-{ENVIRONMENT}-api-00001-abc"
 OLD_IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/api@sha256:" + "0" * 64
 SUCCEEDED, FAILED = "CONDITION_SUCCEEDED", "CONDITION_FAILED"
@@ -71,6 +72,9 @@ class CloudEndpoint:
     executions: list[Json] = field(default_factory=list)
     templates: dict[str, Json] = field(default_factory=dict)
     group: Json = field(default_factory=dict)
+    pool: Json = field(default_factory=dict)
+    """A worker pool in place of the group; none unless `use_pool` makes one."""
+    pool_revisions: dict[str, Json] = field(default_factory=dict)
     group_errors: list[Json] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     """What was asked to change, whether it arrived or not."""
@@ -105,7 +109,7 @@ class CloudEndpoint:
     def build(self) -> None:
         """A service with one revision, a migration job, and two workers; nothing else is left."""
         self.revisions, self.executions, self.writes = {}, [], []
-        self.disabled, self.passwords = set(), []
+        self.disabled, self.passwords, self.pool = set(), [], {}
         self.secrets = {
             f"{PREFIX}-database-url": [
                 f"postgresql+psycopg://speakfit:{OLD_PASSWORD}@10.0.0.3:5432/speakfit"
@@ -181,6 +185,45 @@ class CloudEndpoint:
             "distributionPolicy": {"zones": [{"zone": "a"}, {"zone": "b"}, {"zone": "c"}]},
             "status": {"isStable": True, "versionTarget": {"isReached": True}},
         }
+
+    def use_pool(self) -> None:
+        """Let Cloud Run run the workers."""
+        first = f"{GROUP}-00001-xyz"
+        self.group = {}
+        self.pool_revisions = {first: {"containers": [{"image": "worker@sha256:" + "0" * 64}]}}
+        self.pool = {
+            "name": POOL,
+            "generation": "1",
+            "observedGeneration": "1",
+            "etag": '"1"',
+            "scaling": {"manualInstanceCount": 2},
+            "template": {"containers": [{"image": "worker@sha256:" + "0" * 64}]},
+            "latestReadyRevision": f"{POOL}/revisions/{first}",
+            "instanceSplitStatuses": [
+                {"type": "INSTANCE_SPLIT_ALLOCATION_TYPE_LATEST", "percent": 100}
+            ],
+        }
+
+    def get_pool(self, _body: Json, _query: Json) -> Json:
+        if not self.pool:
+            raise RefusedError(404, "NOT_FOUND", "Worker pool not found.")
+        answer = copy.deepcopy(self.pool)
+        self.pool["observedGeneration"] = self.pool["generation"]
+        return answer
+
+    def patch_pool(self, body: Json, query: Json) -> Json:
+        mask = query["updateMask"][0].split(",")
+        self.pool["generation"] = str(int(self.pool["generation"]) + 1)
+        if "template" in mask:
+            self.pool["template"] = body["template"]
+            self.pool_revisions[body["template"]["revision"]] = body["template"]
+        self.pool["instanceSplitStatuses"] = body["instanceSplits"]
+        return self._operation({}, "WorkerPool")
+
+    def get_pool_revision(self, _body: Json, _query: Json, name: str) -> Json:
+        if name not in self.pool_revisions:
+            raise RefusedError(404, "NOT_FOUND", f"Revision {name} not found.")
+        return self.pool_revisions[name]
 
     @staticmethod
     def _template_url(name: str) -> str:
@@ -302,6 +345,8 @@ class CloudEndpoint:
         return {"name": "operation-1", "status": "DONE"}
 
     def get_group(self, _body: Json, _query: Json) -> Json:
+        if not self.group:
+            raise RefusedError(404, "NOT_FOUND", "The instance group manager was not found")
         answer = copy.deepcopy(self.group)
         if not self.workers_stuck:
             self.group["status"] = {"isStable": True, "versionTarget": {"isReached": True}}
@@ -395,6 +440,9 @@ class CloudEndpoint:
             ("GET", f"{compute}/global/instanceTemplates", self.list_templates),
             ("POST", f"{compute}/global/instanceTemplates", self.insert_template),
             ("GET", group, self.get_group),
+            ("GET", f"v2/{POOL}", self.get_pool),
+            ("PATCH", f"v2/{POOL}", self.patch_pool),
+            ("GET", f"v2/{POOL}/revisions/([^/]+)", self.get_pool_revision),
             ("PATCH", group, self.patch_group),
             ("GET", f"{group}/listErrors", self.list_errors),
             ("GET", f"{secret}", self.get_secret),

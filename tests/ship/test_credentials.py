@@ -261,6 +261,16 @@ def test_a_rotation_that_is_interrupted_at_any_write_goes_on(
     assert interrupted == 7
 
 
+def test_cloud_runs_own_workers_get_the_new_password_too(google: CloudEndpoint) -> None:
+    google.use_pool()
+    (before,) = google.pool_revisions
+    rotation(google, []).rotate()
+    revision = google.pool["instanceSplitStatuses"][0]["revision"]
+    assert revision == f"{GROUP}-k2"
+    renewed = google.pool_revisions[revision]["containers"]
+    assert renewed == google.pool_revisions[before]["containers"]
+
+
 def test_a_revision_that_cannot_reach_the_database_keeps_the_old_version(
     google: CloudEndpoint,
 ) -> None:

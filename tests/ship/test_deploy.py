@@ -8,7 +8,8 @@ from itertools import count
 
 import pytest
 
-from speakfit.errors import ApplyError, RefusedError
+from speakfit.errors import ApplyError, RefusedError, TargetError
+from speakfit.settings import release
 from speakfit_ops.deploy.journal import Step
 from speakfit_ops.deploy.release import Release
 from speakfit_ops.deploy.verdict import Health, Verdict
@@ -263,7 +264,7 @@ def test_behind_a_load_balancer_cloud_runs_own_probe_is_what_answers(
 def test_workers_without_room_are_told_in_computes_words(
     cloud: CloudEndpoint, bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speakfit_ops.deploy.cloud.ROLL_LIMIT", timedelta(0))
+    monkeypatch.setattr("speakfit_ops.deploy.workers.ROLL_LIMIT", timedelta(0))
     cloud.workers_stuck = True
     cloud.group_errors = [
         {"error": {"code": "QUOTA_EXCEEDED", "message": "Quota 'NVIDIA_T4_GPUS' exceeded."}}
@@ -292,6 +293,53 @@ def test_workers_are_made_as_terraform_last_declared_them(
     one.deployer.release(WANTED, one.journal(NEW))
     promote(one)
     assert cloud.templates[NEW_TEMPLATE]["properties"]["machineType"] == "g2-standard-4"
+
+
+def test_workers_may_be_cloud_runs_own(
+    cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
+) -> None:
+    cloud.use_pool()
+    (before,) = cloud.pool_revisions
+    telemetry.series = [*traffic(OLD), *traffic(NEW)]
+    one = bench()
+    one.deployer.release(WANTED, one.journal(NEW))
+    assert promote(one).health is Health.HEALTHY
+    assert cloud.pool_revisions[NEW_TEMPLATE]["containers"][0]["image"] == WORKER_IMAGE
+    split = {"type": 2, "percent": 100}
+    assert cloud.pool["instanceSplitStatuses"] == [{**split, "revision": NEW_TEMPLATE}]
+    assert one.deployer.rollback(FIRST, one.journal) == FIRST
+    assert cloud.pool["instanceSplitStatuses"] == [{**split, "revision": before}]
+
+
+def test_an_environment_without_workers_says_so(cloud: CloudEndpoint, bench: MakeBench) -> None:
+    cloud.group = {}
+    one = bench()
+    with pytest.raises(TargetError, match="There are no workers called"):
+        one.deployer.release(WANTED, one.journal(NEW))
+    assert cloud.writes == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"K_SERVICE": "speakfit-prod-api", "K_REVISION": "speakfit-prod-api-r2"}, "r2"),
+        (
+            {
+                "CLOUD_RUN_WORKER_POOL": "speakfit-prod-gpu-worker",
+                "CLOUD_RUN_WORKER_POOL_REVISION": "speakfit-prod-gpu-worker-r2",
+                "SERVICE_VERSION": "unreleased",
+            },
+            "r2",
+        ),
+        ({"SERVICE_VERSION": "r2"}, "r2"),
+    ],
+)
+def test_a_process_knows_its_release(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert release() == named
 
 
 def test_a_rollback_by_name_takes_the_workers_along(

@@ -10,8 +10,8 @@ import pytest
 
 from speakfit_ops.credentials.inventory import SECRETS
 from speakfit_ops.credentials.rotation import USER
-from speakfit_ops.deploy.cloud import IMAGE_KEY, RELEASE_KEY
 from speakfit_ops.deploy.estate import Estate
+from speakfit_ops.deploy.workers import IMAGE_KEY, RELEASE_KEY
 
 TERRAFORM = Path(__file__).resolve().parents[2] / "terraform"
 ESTATE = Estate(project="p", region="r", environment="prod")

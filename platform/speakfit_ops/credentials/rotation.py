@@ -40,8 +40,6 @@ USER = "speakfit"
 """The application's user in Cloud SQL (terraform/modules/database)."""
 MARK = f"{OURS}database-url-version"
 """On a revision: the version of the address that it was started with."""
-WORKER_KEY = "speakfit-database-url-version"
-"""The same in the workers' metadata."""
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 40
 _SQL = "https://sqladmin.googleapis.com"
@@ -260,15 +258,14 @@ class Rotation:
             )
 
     def _renew_workers(self, number: int) -> None:
-        group = self._cloud.group()
-        template = f"{self._cloud.estate.workers}-k{number}"
-        if group.template != template:
-            self._tell(f"Replacing {group.size} worker(s), {group.zones} more at a time.")
-            self._cloud.make_template(
-                template, like=group.template, metadata={WORKER_KEY: str(number)}
-            )
-            self._cloud.roll(template, zones=group.zones)
-        self._cloud.rolled(template)
+        workers = self._cloud.workers
+        version = f"{self._cloud.estate.workers}-k{number}"
+        fleet = workers.now()
+        if fleet.version != version:
+            self._tell(f"Replacing {fleet}.")
+            workers.renew(version, mark=f"database-url {number}")
+            workers.roll(version)
+        workers.wait(version)
 
 
 def _url(value: str) -> Any:

@@ -460,24 +460,24 @@ def status(
             last = session.journal(row["release"]).entries[-1:] if row["release"] else []
             row["last"] = f"{last[0].step} {last[0].state} {last[0].at}" if last else ""
         try:
-            group = cloud.group()
+            fleet = cloud.workers.now()
         except TargetError as error:
-            # Before the first workers, or where Cloud Run runs them, there is no group.
-            group, why = None, error.what
+            # Before the first workers were made there are none.
+            fleet, why = None, error.what
         if as_json:
-            print_json({"revisions": rows, "workers": None if group is None else asdict(group)})
+            print_json({"revisions": rows, "workers": None if fleet is None else asdict(fleet)})
             return EXIT_FINE
         for row in rows:
             words = [f"{row['percent']:>3} %  {row['revision']}"]
             words += [row["image"], f"tag {row['tag']}" if row["tag"] else "", row["last"]]
             tell(session.out, "  ".join(word for word in words if word))
-        if group is None:
+        if fleet is None:
             tell(session.out, why)
         else:
             tell(
                 session.out,
-                f"{group.size} worker(s) from {group.template}"
-                + ("" if group.stable else ", being replaced"),
+                f"{fleet.size} worker(s) of {fleet.version}"
+                + ("" if fleet.stable else ", being replaced"),
             )
     return EXIT_FINE
 

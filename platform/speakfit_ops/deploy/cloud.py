@@ -1,42 +1,36 @@
-"""The service, the migration job and the worker group of one estate, through Google's clients.
+"""The service and the migration job of one estate, through Google's clients.
 
 Writes are sent once and never waited for by their operation: what is live is read until it has
 settled, so that a deploy that was killed finds its way by reading. Google's libraries are imported
-late, Compute's by whoever needs it: it takes seconds.
+late.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from speakfit.errors import ApplyError, RefusedError, SpeakFitError, TargetError
+from speakfit.errors import ApplyError, TargetError
 from speakfit_ops.deploy.estate import Estate
 
 if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
 
+    from speakfit_ops.deploy.workers import Workers
+
 READY_LIMIT = timedelta(minutes=10)
 """A revision that is not ready by then never will be; Cloud Run's own limit is about the same."""
 MIGRATION_LIMIT = timedelta(minutes=30)
-ROLL_LIMIT = timedelta(minutes=30)
-"""For all workers, one after another: a machine with a driver and a model takes minutes."""
-_MADE_HERE = "Made by python -m speakfit_ops.deploy"
 _SECONDS = 30.0
 _POLL = timedelta(milliseconds=250)
 _LONGEST_POLL = timedelta(seconds=5)
 """The first looks come quickly, for a rollback takes effect in a second or two."""
 
-IMAGE_KEY = "speakfit-image"
-"""Instance metadata: the image, by digest, that the start-up script runs."""
-RELEASE_KEY = "speakfit-release"
-"""Instance metadata: the release that its series carry."""
 
 Pause = Callable[[timedelta], None]
 
@@ -143,16 +137,27 @@ def talking(estate: Estate, what: str, *, writing: bool = False) -> Iterator[Non
     raise TargetError(f"{words}.", where=str(estate), todo=todo) from cause
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """The worker group as far as a release needs it."""
-
-    template: str
-    """Name of the instance template that new workers are made from."""
-    stable: bool
-    """Nothing is being made, replaced or deleted, and all workers are from the template."""
-    size: int
-    zones: int
+def until(
+    estate: Estate,
+    what: str,
+    limit: timedelta,
+    look: Callable[[], bool],
+    todo: str,
+    *,
+    pause: Pause,
+) -> None:
+    """Look until it is so; an ApplyError says what did not happen in time."""
+    deadline = time.monotonic() + limit.total_seconds()
+    wait = _POLL
+    while not look():
+        if time.monotonic() > deadline:
+            raise ApplyError(
+                f"{what} within {limit.total_seconds() / 60:.0f} minutes.",
+                where=str(estate),
+                todo=todo,
+            )
+        pause(wait)
+        wait = min(wait * 2, _LONGEST_POLL)
 
 
 class Cloud:
@@ -164,7 +169,7 @@ class Cloud:
 
     def warm(self) -> None:
         """Import Compute's client beside whatever comes first."""
-        threading.Thread(target=_compute, daemon=True).start()
+        threading.Thread(target=compute, daemon=True).start()
 
     @cached_property
     def _services(self) -> Any:
@@ -190,29 +195,18 @@ class Cloud:
 
         return make_client(ExecutionsClient, self.estate)
 
-    @cached_property
-    def _groups(self) -> Any:
-        return make_client(_compute().RegionInstanceGroupManagersClient, self.estate)
-
-    @cached_property
-    def _templates(self) -> Any:
-        return make_client(_compute().InstanceTemplatesClient, self.estate)
-
     def _talking(self, what: str, *, writing: bool = False) -> AbstractContextManager[None]:
         return talking(self.estate, what, writing=writing)
 
     def _until(self, what: str, limit: timedelta, look: Callable[[], bool], todo: str) -> None:
-        deadline = time.monotonic() + limit.total_seconds()
-        wait = _POLL
-        while not look():
-            if time.monotonic() > deadline:
-                raise ApplyError(
-                    f"{what} within {limit.total_seconds() / 60:.0f} minutes.",
-                    where=str(self.estate),
-                    todo=todo,
-                )
-            self._pause(wait)
-            wait = min(wait * 2, _LONGEST_POLL)
+        until(self.estate, what, limit, look, todo, pause=self._pause)
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The workers: Cloud Run's pool where there is one, else machines."""
+        from speakfit_ops.deploy.workers import find_workers
+
+        return find_workers(self.estate, pause=self._pause)
 
     # The service
 
@@ -314,180 +308,12 @@ class Cloud:
             f"Look at execution {execution.rsplit('/', 1)[1]}; repeating waits for it again.",
         )
 
-    # The workers
-
-    def group(self) -> Group:
-        """The worker group as it is."""
-        with self._talking(f"instance group {self.estate.workers}"):
-            live = self._groups.get(
-                project=self.estate.project,
-                region=self.estate.region,
-                instance_group_manager=self.estate.workers,
-                retry=None,
-                timeout=_SECONDS,
-            )
-        template = live.versions[-1].instance_template if live.versions else ""
-        return Group(
-            template=(template or live.instance_template).rsplit("/", 1)[-1],
-            stable=live.status.is_stable and live.status.version_target.is_reached,
-            size=live.target_size,
-            zones=max(1, len(live.distribution_policy.zones)),
-        )
-
-    def template(self, name: str) -> Any | None:
-        """One instance template; None when there is none."""
-        from google.api_core.exceptions import NotFound
-
-        with self._talking(f"instance template {name}"):
-            try:
-                return self._templates.get(
-                    project=self.estate.project,
-                    instance_template=name,
-                    retry=None,
-                    timeout=_SECONDS,
-                )
-            except NotFound:
-                return None
-
-    def declared_template(self) -> str | None:
-        """The newest instance template of the workers that was not made here: Terraform's.
-
-        It carries what was changed there since, for example the machine. None when there is none.
-        """
-        with self._talking(f"instance templates {self.estate.workers}-*"):
-            found = [
-                one
-                for one in self._templates.list(
-                    request={
-                        "project": self.estate.project,
-                        "filter": f'name eq "{self.estate.workers}-.*"',
-                    },
-                    retry=None,
-                    timeout=_SECONDS,
-                )
-                if one.description != _MADE_HERE
-            ]
-        newest = max(
-            found, key=lambda one: datetime.fromisoformat(one.creation_timestamp), default=None
-        )
-        return None if newest is None else str(newest.name)
-
-    def make_template(self, name: str, *, like: str, metadata: Mapping[str, str]) -> None:
-        """Copy an instance template with other metadata; one that exists already is left.
-
-        Raises RefusedError when `like` is gone.
-        """
-        compute = _compute()
-        if self.template(name) is not None:
-            return
-        model = self.template(like)
-        if model is None:
-            raise RefusedError(
-                f"The workers' instance template {like} does not exist.",
-                where=str(self.estate),
-                todo="Make it with `terraform -chdir=terraform apply`.",
-            )
-        properties = model.properties
-        kept = [item for item in properties.metadata.items if item.key not in metadata]
-        properties.metadata = compute.Metadata(
-            items=[
-                *kept,
-                *(compute.Items(key=key, value=value) for key, value in metadata.items()),
-            ]
-        )
-        resource = compute.InstanceTemplate(
-            name=name, description=_MADE_HERE, properties=properties
-        )
-        with self._talking(f"instance template {name}", writing=True):
-            self._templates.insert_unary(
-                project=self.estate.project,
-                instance_template_resource=resource,
-                retry=None,
-                timeout=_SECONDS,
-            )
-        self._until(
-            f"The instance template {name} was not made",
-            READY_LIMIT,
-            lambda: self.template(name) is not None,
-            "Look for a quota of instance templates, then repeat.",
-        )
-
-    def roll(self, template: str, *, zones: int) -> None:
-        """Have all workers made anew from a template, the new one up before the old one goes.
-
-        A regional group takes no surge below its number of zones.
-        """
-        compute = _compute()
-        resource = compute.InstanceGroupManager(
-            versions=[
-                compute.InstanceGroupManagerVersion(
-                    instance_template=f"projects/{self.estate.project}/global/instanceTemplates/"
-                    f"{template}"
-                )
-            ],
-            update_policy=compute.InstanceGroupManagerUpdatePolicy(
-                type_="PROACTIVE",
-                minimal_action="REPLACE",
-                replacement_method="SUBSTITUTE",
-                max_surge=compute.FixedOrPercent(fixed=zones),
-                max_unavailable=compute.FixedOrPercent(fixed=0),
-            ),
-        )
-        with self._talking(f"instance group {self.estate.workers}", writing=True):
-            self._groups.patch_unary(
-                project=self.estate.project,
-                region=self.estate.region,
-                instance_group_manager=self.estate.workers,
-                instance_group_manager_resource=resource,
-                retry=None,
-                timeout=_SECONDS,
-            )
-
-    def rolled(self, template: str) -> None:
-        """Wait until all workers are from a template; an ApplyError says what keeps them."""
-
-        def look() -> bool:
-            now = self.group()
-            if now.template != template:
-                raise RefusedError(
-                    f"Somebody else rolls the workers to {now.template}.",
-                    where=str(self.estate),
-                    todo="Look at `python -m speakfit_ops.deploy status`.",
-                )
-            return now.stable
-
-        try:
-            self._until("The workers were not all replaced", ROLL_LIMIT, look, "")
-        except ApplyError as error:
-            raise ApplyError(
-                f"{error.what} {self._worker_trouble()}".rstrip(),
-                where=str(self.estate),
-                todo="The old workers go on. Most often a GPU quota leaves no room for the surge: "
-                "ask for more, or resize by one less; then repeat, or roll back.",
-            ) from error
-
-    def _worker_trouble(self) -> str:
-        """The newest error of the group, in Compute's words; nothing when it cannot be asked."""
-        try:
-            with self._talking(f"instance group {self.estate.workers}"):
-                errors = self._groups.list_errors(
-                    project=self.estate.project,
-                    region=self.estate.region,
-                    instance_group_manager=self.estate.workers,
-                    retry=None,
-                    timeout=_SECONDS,
-                )
-                for one in errors:
-                    return f"{one.error.code}: {one.error.message}"
-        except SpeakFitError:
-            pass
-        return ""
-
 
 _importing = threading.Lock()
 
 
-def _compute() -> Any:
+def compute() -> Any:
+    """Compute's client library; it takes seconds to import, and only once."""
     with _importing:
         from google.cloud import compute_v1
     return compute_v1

@@ -17,7 +17,7 @@ from typing import Any
 
 from speakfit.clock import from_ns, to_ns
 from speakfit.errors import ApplyError, RefusedError
-from speakfit_ops.deploy.cloud import IMAGE_KEY, RELEASE_KEY, Cloud, Pause
+from speakfit_ops.deploy.cloud import Cloud, Pause
 from speakfit_ops.deploy.estate import Estate
 from speakfit_ops.deploy.journal import Journal, State, Step
 from speakfit_ops.deploy.smoke import Check
@@ -31,9 +31,9 @@ OURS = "speakfit.dev/"
 RELEASE = f"{OURS}release"
 PREVIOUS = f"{OURS}previous-revision"
 WORKER_IMAGE = f"{OURS}worker-image"
-TEMPLATE = f"{OURS}worker-template"
-"""The instance template that belongs to a revision."""
-PREVIOUS_TEMPLATE = f"{OURS}previous-worker-template"
+WORKERS_OF = f"{OURS}worker-version"
+"""The version of the workers that belongs to a revision: a template, or a pool's revision."""
+PREVIOUS_WORKERS = f"{OURS}previous-worker-version"
 TRAFFIC_SINCE = f"{OURS}traffic-since"
 """On the service: the policy time of the last traffic step."""
 
@@ -85,8 +85,8 @@ class Release:
         """Name of its Cloud Run revision."""
         return self._named(estate.service)
 
-    def template(self, estate: Estate) -> str:
-        """Name of its instance template."""
+    def workers(self, estate: Estate) -> str:
+        """Name of its workers' version."""
         return self._named(estate.workers)
 
     def _named(self, prefix: str) -> str:
@@ -260,13 +260,12 @@ class Deployer:
             ),
         ]
         if wanted.worker_image:
-            group = self.cloud.group()
+            fleet = self.cloud.workers.now()
             changes.append(
                 Change(
                     step=Step.WORKERS,
-                    text=f"replace {group.size} worker(s) with {_short(wanted.worker_image)}, "
-                    f"{group.zones} more at a time",
-                    done=group.template == wanted.template(self.estate) and group.stable,
+                    text=f"replace {fleet} by {_short(wanted.worker_image)}",
+                    done=fleet.version == wanted.workers(self.estate) and fleet.stable,
                 )
             )
         others = ", ".join(standing.others(name)) or "nobody"
@@ -317,6 +316,9 @@ class Deployer:
             if standing.percent(name) == 100 and standing.candidate is None:
                 return ()
             self._refuse_another(standing, name)
+            if wanted.worker_image:
+                # What is not there is told before anything is changed.
+                self.cloud.workers.now()
             if existing is None:
                 self._migrate(wanted, journal)
                 done += 1
@@ -393,14 +395,14 @@ class Deployer:
         if wanted.worker_image:
             about |= {
                 WORKER_IMAGE: wanted.worker_image,
-                TEMPLATE: wanted.template(self.estate),
-                PREVIOUS_TEMPLATE: self.cloud.group().template,
+                WORKERS_OF: wanted.workers(self.estate),
+                PREVIOUS_WORKERS: self.cloud.workers.now().version,
             }
         else:
             # The workers stay those of the release before, whichever that was.
             before = self.cloud.revision(previous)
-            kept = "" if before is None else before.annotations.get(TEMPLATE, "")
-            about |= {TEMPLATE: kept} if kept else {}
+            kept = "" if before is None else before.annotations.get(WORKERS_OF, "")
+            about |= {WORKERS_OF: kept} if kept else {}
         for key in [key for key in template.annotations if key.startswith(OURS)]:
             del template.annotations[key]
         for key, value in about.items():
@@ -516,24 +518,21 @@ class Deployer:
         image = about.get(WORKER_IMAGE)
         if image is None:
             return
-        template = about[TEMPLATE]
-        group = self.cloud.group()
-        if group.template != template:
-            journal.note(Step.WORKERS, State.BEGUN, template=template, previous=group.template)
-            self._tell(f"Replacing {group.size} worker(s), {group.zones} more at a time.")
-            self.cloud.make_template(
-                template,
-                like=self.cloud.declared_template() or group.template,
-                metadata={IMAGE_KEY: image, RELEASE_KEY: release},
-            )
-            self.cloud.roll(template, zones=group.zones)
+        version = about[WORKERS_OF]
+        workers = self.cloud.workers
+        fleet = workers.now()
+        if fleet.version != version:
+            journal.note(Step.WORKERS, State.BEGUN, version=version, previous=fleet.version)
+            self._tell(f"Replacing {fleet}.")
+            workers.prepare(version, release=release, image=image)
+            workers.roll(version)
         try:
-            self.cloud.rolled(template)
+            workers.wait(version)
         except ApplyError as error:
-            journal.note(Step.WORKERS, State.FAILED, template=template, why=error.what)
+            journal.note(Step.WORKERS, State.FAILED, version=version, why=error.what)
             raise
         if not journal.done(Step.WORKERS):
-            journal.note(Step.WORKERS, State.DONE, template=template)
+            journal.note(Step.WORKERS, State.DONE, version=version)
 
     def _traffic(self, name: str, previous: str, percent: int, journal: Journal) -> int:
         """Give the candidate so much; the policy time at which it had it."""
@@ -652,20 +651,19 @@ class Deployer:
         return str(previous)
 
     def _workers_back(self, target: Any, left: Sequence[Any]) -> None:
-        """Roll the workers to the template that belongs to a revision, where one is known."""
-        template = target.annotations.get(TEMPLATE, "")
+        """Roll the workers to the version that belongs to a revision, where one is known."""
+        template = target.annotations.get(WORKERS_OF, "")
         short = str(target.name).rsplit("/", 1)[-1]
         for gone in left if not template else ():
             if gone.annotations.get(PREVIOUS) == short:
-                template = gone.annotations.get(PREVIOUS_TEMPLATE, "")
+                template = gone.annotations.get(PREVIOUS_WORKERS, "")
         if not template:
             if any(gone.annotations.get(WORKER_IMAGE) for gone in left):
                 self._tell(f"The workers stay as they are: nothing tells which belong to {short}.")
             return
-        group = self.cloud.group()
-        if group.template != template:
+        if self.cloud.workers.now().version != template:
             self._tell(f"Replacing the workers by {template}; this goes on by itself.")
-            self.cloud.roll(template, zones=group.zones)
+            self.cloud.workers.roll(template)
 
 
 def _release_of(revision: Any) -> str:
