@@ -88,10 +88,11 @@ def traffic(
         ),
         gauge(WORKERS_ALIVE, (minutes, 2), task=task),
     ]
-    return [_labelled(one, version) for one in lines]
+    return [labelled(one, version) for one in lines]
 
 
-def _labelled(series: Series, version: str) -> Series:
+def labelled(series: Series, version: str) -> Series:
+    """The same series as one release's."""
     key = series.key
     named = SeriesKey.of(
         metric_type=key.metric_type,

@@ -9,12 +9,14 @@ from itertools import count
 import pytest
 
 from speakfit.errors import ApplyError, RefusedError, TargetError
+from speakfit.metrics import REQUESTS
 from speakfit.settings import release
 from speakfit_ops.deploy.journal import Step
 from speakfit_ops.deploy.release import Release
 from speakfit_ops.deploy.verdict import Health, Verdict
+from tests.alerts.timeline import counter
 from tests.ship.cloud_endpoint import FIRST, GROUP, CloudEndpoint, Loss
-from tests.ship.conftest import NEW, OLD, Bench, MakeBench, Telemetry, traffic
+from tests.ship.conftest import NEW, OLD, Bench, MakeBench, Telemetry, labelled, traffic
 
 IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/api@sha256:" + "a" * 64
 WORKER_IMAGE = "us-docker.pkg.dev/speakfit-test/speakfit/worker@sha256:" + "b" * 64
@@ -115,6 +117,23 @@ def test_too_few_requests_prove_nothing_and_more_of_them_go_on(
     telemetry.pause(timedelta(minutes=5))
     assert promote(bench()).health is Health.INCONCLUSIVE, "the next step has its own sample"
     assert cloud.traffic() == {FIRST: 50, SECOND: 50}
+
+
+def test_trouble_that_has_not_lasted_yet_is_no_health(
+    cloud: CloudEndpoint, telemetry: Telemetry, bench: MakeBench
+) -> None:
+    labels = {"http_route": "/v1/recordings", "route_class": "interactive"}
+    late = counter(REQUESTS, (8, 0), (52, 20), task="api-2", status_class="5xx", **labels)
+    telemetry.series = [*traffic(OLD), *traffic(NEW), labelled(late, NEW)]
+    one = bench()
+    one.deployer.release(WANTED, one.journal(NEW))
+    verdict = promote(one)
+    assert verdict.health is Health.INCONCLUSIVE
+    assert "api-errors-critical is violated now and has not lasted 2 min yet" in verdict.reasons
+    # It lasts: the next look is enough.
+    telemetry.pause(timedelta(minutes=3))
+    assert promote(bench()).health is Health.UNHEALTHY
+    assert cloud.traffic() == {FIRST: 100}
 
 
 def test_trouble_that_the_release_before_has_too_is_not_blamed_on_the_new_one(

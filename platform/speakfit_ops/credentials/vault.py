@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from speakfit.errors import RefusedError, TargetError
 from speakfit_ops.credentials.inventory import Secret
-from speakfit_ops.deploy.cloud import make_client, talking
+from speakfit_ops.deploy.cloud import make_client, patience, talking
 from speakfit_ops.deploy.estate import Estate
 
 FOLDER = Path(".speakfit/credentials")
@@ -74,7 +74,7 @@ class SecretManager:
         name = self._name(secret)
         with talking(self.estate, f"secret {secret.name}"):
             try:
-                self._client.get_secret(name=name, retry=None, timeout=_SECONDS)
+                self._client.get_secret(name=name, retry=patience(self.estate), timeout=_SECONDS)
             except NotFound:
                 return State(exists=False, problems=("it does not exist",))
         versions = self.versions(secret)
@@ -88,7 +88,7 @@ class SecretManager:
     def _unread(self, secret: Secret, name: str) -> list[str]:
         with talking(self.estate, f"the access to secret {secret.name}"):
             policy = self._client.get_iam_policy(
-                request={"resource": name}, retry=None, timeout=_SECONDS
+                request={"resource": name}, retry=patience(self.estate), timeout=_SECONDS
             )
         members = {
             member
@@ -112,7 +112,7 @@ class SecretManager:
         with talking(self.estate, f"secret {secret.name}"):
             found = self._client.list_secret_versions(
                 request={"parent": self._name(secret), "filter": "state:ENABLED"},
-                retry=None,
+                retry=patience(self.estate),
                 timeout=_SECONDS,
             )
             versions = [
@@ -133,7 +133,7 @@ class SecretManager:
                     "parent": self._name(secret),
                     "payload": {"data": value.encode()},
                 },
-                retry=None,
+                retry=patience(self.estate),
                 timeout=_SECONDS,
             )
         return int(made.name.rsplit("/", 1)[1])
@@ -142,7 +142,9 @@ class SecretManager:
         """The value of a version, for what must be told it; never to be shown."""
         with talking(self.estate, f"version {number} of secret {secret.name}"):
             answer = self._client.access_secret_version(
-                name=f"{self._name(secret)}/versions/{number}", retry=None, timeout=_SECONDS
+                name=f"{self._name(secret)}/versions/{number}",
+                retry=patience(self.estate),
+                timeout=_SECONDS,
             )
         return str(answer.payload.data.decode())
 
@@ -150,7 +152,9 @@ class SecretManager:
         """Let nobody read a version; it can be enabled again."""
         with talking(self.estate, f"version {number} of secret {secret.name}", writing=True):
             self._client.disable_secret_version(
-                name=f"{self._name(secret)}/versions/{number}", retry=None, timeout=_SECONDS
+                name=f"{self._name(secret)}/versions/{number}",
+                retry=None,
+                timeout=_SECONDS,
             )
 
 

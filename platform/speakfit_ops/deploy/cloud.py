@@ -75,7 +75,7 @@ def refusal(error: GoogleAPICallError, what: str, estate: Estate) -> tuple[str, 
             "Look at `python -m speakfit_ops.deploy status`, then repeat.",
             False,
         )
-    unknown = isinstance(error, exceptions.ServerError | exceptions.RetryError)
+    unknown = isinstance(error, exceptions.ServerError)
     if error.code is None or isinstance(error, exceptions.ServiceUnavailable):
         return (f"{estate} does not answer", "Check the network, then repeat.", True)
     return (f"{what}: {error.message}", "Correct what it names, then repeat.", unknown)
@@ -101,6 +101,26 @@ def make_client(kind: Any, estate: Estate) -> Any:
     # A proxy of the environment cannot reach this machine.
     made._session.trust_env = False
     return kind(transport=made)
+
+
+def patience(estate: Estate) -> Any:
+    """How reads are tried again: Google is now and then away for a moment, a loopback is not.
+
+    Writes are sent once; whoever sends one reads afterwards.
+    """
+    if estate.endpoint is not None:
+        return None
+    import requests
+    from google.api_core import exceptions
+    from google.api_core.retry import Retry, if_exception_type
+
+    passing = if_exception_type(
+        exceptions.ServiceUnavailable,
+        exceptions.GatewayTimeout,
+        exceptions.TooManyRequests,
+        requests.ConnectionError,
+    )
+    return Retry(predicate=passing, initial=1.0, maximum=10.0, timeout=60.0)
 
 
 @contextmanager
@@ -214,7 +234,7 @@ class Cloud:
         """The service as it is (google.cloud.run_v2.Service)."""
         with self._talking(f"service {self.estate.service}"):
             return self._services.get_service(
-                name=self.estate.service_name, retry=None, timeout=_SECONDS
+                name=self.estate.service_name, retry=patience(self.estate), timeout=_SECONDS
             )
 
     def revision(self, name: str) -> Any | None:
@@ -225,7 +245,7 @@ class Cloud:
             try:
                 return self._revisions.get_revision(
                     name=f"{self.estate.service_name}/revisions/{name}",
-                    retry=None,
+                    retry=patience(self.estate),
                     timeout=_SECONDS,
                 )
             except NotFound:
@@ -264,7 +284,9 @@ class Cloud:
     def point_job(self, image: str) -> None:
         """Let the migration job run an image; nothing is written when it does already."""
         with self._talking(f"job {self.estate.job_name.rsplit('/', 1)[1]}"):
-            job = self._jobs.get_job(name=self.estate.job_name, retry=None, timeout=_SECONDS)
+            job = self._jobs.get_job(
+                name=self.estate.job_name, retry=patience(self.estate), timeout=_SECONDS
+            )
         container = job.template.template.containers[0]
         if container.image == image:
             return
@@ -274,7 +296,9 @@ class Cloud:
 
         def look() -> bool:
             with self._talking("the migration job"):
-                now = self._jobs.get_job(name=self.estate.job_name, retry=None, timeout=_SECONDS)
+                now = self._jobs.get_job(
+                    name=self.estate.job_name, retry=patience(self.estate), timeout=_SECONDS
+                )
             return not now.reconciling and now.observed_generation == now.generation
 
         self._until("The migration job did not settle", READY_LIMIT, look, "Repeat.")
@@ -290,7 +314,9 @@ class Cloud:
 
         def look() -> bool:
             with self._talking(f"execution {execution}"):
-                now = self._executions.get_execution(name=execution, retry=None, timeout=_SECONDS)
+                now = self._executions.get_execution(
+                    name=execution, retry=patience(self.estate), timeout=_SECONDS
+                )
             if now.failed_count or now.cancelled_count:
                 said = next((one.message for one in now.conditions if one.type_ == "Completed"), "")
                 raise ApplyError(

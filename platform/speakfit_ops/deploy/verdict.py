@@ -79,8 +79,8 @@ def judge(
         elif _still_beyond(outcome, mine):
             assert outcome.near is not None
             unsure.append(
-                f"{name} is violated since {duration_words(outcome.near.longest)} "
-                f"of {duration_words(outcome.near.needed)}"
+                f"{name} is violated now and has not lasted "
+                f"{duration_words(outcome.near.needed)} yet"
             )
     if requests < minimum:
         unsure.append(f"{requests:,} of at least {minimum:,} requests")

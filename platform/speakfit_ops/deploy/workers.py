@@ -17,6 +17,7 @@ from speakfit_ops.deploy.cloud import (
     Pause,
     compute,
     make_client,
+    patience,
     talking,
     until,
 )
@@ -150,7 +151,7 @@ class Machines(_Waiting):
                     project=self.estate.project,
                     region=self.estate.region,
                     instance_group_manager=self.estate.workers,
-                    retry=None,
+                    retry=patience(self.estate),
                     timeout=_SECONDS,
                 )
             except NotFound:
@@ -195,7 +196,7 @@ class Machines(_Waiting):
                 return self._templates.get(
                     project=self.estate.project,
                     instance_template=name,
-                    retry=None,
+                    retry=patience(self.estate),
                     timeout=_SECONDS,
                 )
             except NotFound:
@@ -214,7 +215,7 @@ class Machines(_Waiting):
                         "project": self.estate.project,
                         "filter": f'name eq "{self.estate.workers}-.*"',
                     },
-                    retry=None,
+                    retry=patience(self.estate),
                     timeout=_SECONDS,
                 )
                 if one.description != _MADE_HERE
@@ -297,7 +298,7 @@ class Machines(_Waiting):
                     project=self.estate.project,
                     region=self.estate.region,
                     instance_group_manager=self.estate.workers,
-                    retry=None,
+                    retry=patience(self.estate),
                     timeout=_SECONDS,
                 )
                 for one in errors:
@@ -331,7 +332,9 @@ class WorkerPool(_Waiting):
 
         with talking(self.estate, f"worker pool {self.estate.workers}"):
             try:
-                return self._pools.get_worker_pool(name=self._name, retry=None, timeout=_SECONDS)
+                return self._pools.get_worker_pool(
+                    name=self._name, retry=patience(self.estate), timeout=_SECONDS
+                )
             except NotFound:
                 return None
 
@@ -379,7 +382,9 @@ class WorkerPool(_Waiting):
         with talking(self.estate, f"revision {version}"):
             try:
                 self._revisions.get_revision(
-                    name=f"{self._name}/revisions/{version}", retry=None, timeout=_SECONDS
+                    name=f"{self._name}/revisions/{version}",
+                    retry=patience(self.estate),
+                    timeout=_SECONDS,
                 )
             except NotFound:
                 return False
@@ -392,7 +397,9 @@ class WorkerPool(_Waiting):
         serving = self._fleet(live).version
         with talking(self.estate, f"revision {serving}"):
             present = self._revisions.get_revision(
-                name=f"{self._name}/revisions/{serving}", retry=None, timeout=_SECONDS
+                name=f"{self._name}/revisions/{serving}",
+                retry=patience(self.estate),
+                timeout=_SECONDS,
             )
         live.template.revision = version
         live.template.containers[0].image = image or present.containers[0].image
