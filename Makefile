@@ -38,6 +38,13 @@ snapshots: setup ## Rewrite the command transcripts and show what changed
 docs: setup ## Rewrite the generated parts of the documents
 	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md
 
-lock: ## Resolve the dependencies anew (needs uv)
+lock: ## Resolve the dependencies anew, and those of the images from them (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --extra local --extra dev pyproject.toml --output-file requirements.lock
+	  --extra local --extra deploy --extra dev pyproject.toml --output-file requirements.lock
+	@$(MAKE) --no-print-directory setup
+	@$(RUN) -m speakfit_ops.images
+	@for image in api gpu-worker; do \
+	  uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	    --constraint requirements.lock --no-annotate --custom-compile-command "make lock" \
+	    docker/$$image/requirements.in --output-file docker/$$image/requirements.lock || exit 1; \
+	done

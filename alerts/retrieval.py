@@ -82,11 +82,13 @@ def retrieve(
     *,
     declared: DescriptorLookup,
     since: timedelta,
+    only: str = "",
     on_progress: Progress = no_progress,
 ) -> History:
     """What policies in REST form read: `since` until now, and before it what windows need.
 
-    `declared` knows the metrics that nobody has written yet. Times are policy time. Series are
+    `declared` knows the metrics that nobody has written yet; `only` is a filter that narrows the
+    series further, for example to those of one release. Times are policy time. Series are
     read when they are asked for; TargetError when the server does not answer or refuses.
     """
     clock = policy_clock(gateway.target)
@@ -119,6 +121,7 @@ def retrieve(
             _pieces(start_ns, end_ns),
             clock,
             on_progress,
+            only,
         ),
     )
 
@@ -149,12 +152,13 @@ def _series(
     pieces: Sequence[tuple[int, int]],
     clock: Clock,
     on_progress: Progress,
+    only: str,
 ) -> Iterator[Series]:
     for done, selection in enumerate(wanted):
         columns: dict[SeriesKey, _Growing] = {}
         for number, (after_ns, until_ns) in enumerate(pieces):
             for series in gateway.series(
-                filter=selection.filter,
+                filter=f"{selection.filter} AND {only}" if only else selection.filter,
                 interval={
                     "start_time": _stamp(clock.to_real_ns(after_ns)),
                     "end_time": _stamp(clock.to_real_ns(until_ns)),

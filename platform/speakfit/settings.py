@@ -5,7 +5,9 @@ Every setting is documented here and nowhere else; docs/settings.md is generated
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -154,6 +156,11 @@ class Settings(BaseSettings):
         description="Who may have issued an ID token, separated by commas.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
+    service_version: str | None = Field(
+        default=None,
+        description="Release that metrics carry where no Cloud Run revision names it; unset means "
+        "the installed package's version.",
+    )
 
     @field_validator(
         "answer_timeout",
@@ -182,6 +189,22 @@ class Settings(BaseSettings):
                 "Or start everything locally with `make up`.",
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def release() -> str:
+    """Which release this process is.
+
+    On Cloud Run the name of the revision tells it (its container contract), so that a deploy
+    changes no variable that Terraform owns; elsewhere SERVICE_VERSION does.
+    """
+    for owner, name in (
+        ("K_SERVICE", "K_REVISION"),
+        ("CLOUD_RUN_WORKER_POOL", "CLOUD_RUN_WORKER_POOL_REVISION"),
+    ):
+        service, revision = os.environ.get(owner), os.environ.get(name)
+        if service and revision:
+            return revision.removeprefix(f"{service}-")
+    return os.environ.get("SERVICE_VERSION") or version("speakfit-platform")
 
 
 def read_settings() -> Settings:

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from typing import Any, TextIO
 
 from opentelemetry.sdk.metrics.export import MetricExporter
@@ -33,7 +32,7 @@ from speakfit.correlation import request_id
 from speakfit.errors import SpeakFitError, TargetError
 from speakfit.metrics import VERSION_LABEL, Instrument, Metric
 from speakfit.repetition import OncePerWhile
-from speakfit.settings import Settings
+from speakfit.settings import Settings, release
 from speakfit.target import metric_client, policy_clock, resolve_target
 from speakfit.totals import Counter, Distribution, Reading, Totals, values_of
 
@@ -47,7 +46,7 @@ _CLOCK_RETRY = timedelta(seconds=1)
 logger = logging.getLogger(__name__)
 
 _LABELS_FIELD = "logging.googleapis.com/labels"
-_RELEASE = {VERSION_LABEL: version("speakfit-platform")}
+_RELEASE = {VERSION_LABEL: release()}
 
 
 Readings = Mapping[Metric, Sequence[Reading]]

@@ -15,6 +15,7 @@ from services.api.callers import OPEN
 from services.api.recordings import Services
 from speakfit.database import current_revision, is_behind
 from speakfit.jobs import make_redis
+from speakfit.settings import release
 
 
 class Check(BaseModel):
@@ -43,7 +44,7 @@ router = APIRouter(tags=["operation"])
 @router.get("/healthz", openapi_extra=OPEN)
 async def healthz() -> dict[str, str]:
     """The process serves; nothing else is asked, so a lost database does not restart it."""
-    return {"status": "ok"}
+    return {"status": "ok", "release": release()}
 
 
 @router.get(

@@ -1,0 +1,1 @@
+"""The secrets that services need: listed, filled, checked and replaced, never shown."""
