@@ -11,6 +11,7 @@ SpeakFitError
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
+├── InfraError             the estate, its offline proof or its price table is wrong
 ├── PagerDutyError         PagerDuty refused an event or a call, or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
@@ -120,6 +121,10 @@ class RefusedError(SpeakFitError):
     """A guard stopped a command before it changed anything."""
 
     exit_code = 5
+
+
+class InfraError(SpeakFitError):
+    """The estate, its offline proof or its price table is wrong or cannot be used."""
 
 
 class PagerDutyError(SpeakFitError):
