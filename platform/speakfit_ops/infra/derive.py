@@ -60,9 +60,7 @@ class _Entry:
 
 def _table(body: str) -> dict[str, _Entry]:
     return {
-        found[1]: _Entry(
-            value=found[2], block=found[3] == "true", kind=found[4], storage=found[5]
-        )
+        found[1]: _Entry(value=found[2], block=found[3] == "true", kind=found[4], storage=found[5])
         for found in _ENTRY.finditer(body)
     }
 

@@ -93,8 +93,8 @@ def replaced(resource_type: str, prior: Any, planned: Any) -> Iterator[tuple[Ste
     """The attributes whose change makes a new resource out of an old one."""
     for dotted in sorted(FACTS.get(resource_type, Facts()).replaced):
         path = tuple(dotted.split("."))
-        before = {where: value for where, value in _at(prior, path, nulls=True)}
-        after = {where: value for where, value in _at(planned, path, nulls=True)}
+        before = dict(_at(prior, path, nulls=True))
+        after = dict(_at(planned, path, nulls=True))
         if before != after:
             # Terraform wants one that exists; where a block came or went, the outermost does.
             yield next((where for where in after if before.get(where) != after[where]), path[:1])
@@ -121,8 +121,7 @@ def _judge(
             )
     elif isinstance(value, (int, float)) and span is not None and not span[0] <= value <= span[1]:
         yield Problem(
-            summary=f"expected {name} to be in the range ({span[0]:g} - {span[1]:g}), "
-            f"got {value}",
+            summary=f"expected {name} to be in the range ({span[0]:g} - {span[1]:g}), got {value}",
             path=where,
         )
 

@@ -44,9 +44,7 @@ def compiled() -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / COMPILED.name
-        status = protoc.main(
-            ["protoc", f"-I{DEFINITION.parent}", f"-o{out}", str(DEFINITION)]
-        )
+        status = protoc.main(["protoc", f"-I{DEFINITION.parent}", f"-o{out}", str(DEFINITION)])
         if status != 0:
             raise SystemExit(status)
         return out.read_bytes()
