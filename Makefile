@@ -39,4 +39,4 @@ docs: setup ## Rewrite the generated parts of the documents
 
 lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --extra local --extra dev pyproject.toml --output-file requirements.lock
+	  --extra local --extra dev --extra infra pyproject.toml --output-file requirements.lock

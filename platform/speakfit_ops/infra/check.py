@@ -89,7 +89,7 @@ def resize(
     with estate(terraform, source) as copy:
         for done in (
             copy.init(),
-            copy.run("apply", "-auto-approve", "-no-color", *copy.var_files(before)),
+            copy.run("apply", "-auto-approve", "-json", *copy.var_files(before)),
         ):
             if done.code != 0:
                 return list(diagnostics(done)), []
@@ -116,14 +116,15 @@ def _environment_of(copy: Estate, size: Size) -> str:
 
 
 def diagnostics(done: Done) -> tuple[Finding, ...]:
-    """What Terraform complained of, from its JSON or its boxes."""
+    """What Terraform complained of, from its JSON: one document, or one event a line."""
     if done.code == 0:
         return ()
-    try:
-        entries = json.loads(done.out)["diagnostics"]
-    except (ValueError, KeyError):
-        return _boxes(done.text)
-    return tuple(
+    entries = []
+    for event in _events(done):
+        entries += event.get("diagnostics", ())
+        if event.get("type") == "diagnostic":
+            entries.append(event["diagnostic"])
+    found = tuple(
         Finding(
             what=": ".join(text for text in (entry["summary"], entry.get("detail", "")) if text),
             where=_place(entry),
@@ -131,35 +132,27 @@ def diagnostics(done: Done) -> tuple[Finding, ...]:
         for entry in entries
         if entry["severity"] == "error"
     )
+    return found or (Finding(what=done.text.strip()[-2000:] or "Terraform failed silently."),)
+
+
+def _events(done: Done) -> Iterator[dict[str, Any]]:
+    try:
+        yield json.loads(done.out)
+        return
+    except ValueError:
+        pass
+    for line in done.out.splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
 
 
 def _place(entry: dict[str, Any]) -> str:
-    place = entry.get("range")
-    address = entry.get("address", "")
+    place, address = entry.get("range"), entry.get("address", "")
     if not place:
         return str(address)
     return f"{place['filename']}:{place['start']['line']}" + (f" ({address})" if address else "")
-
-
-def _boxes(text: str) -> tuple[Finding, ...]:
-    """The errors that Terraform draws in boxes: `╷ │ Error: ... ╵`."""
-    found = []
-    for box in text.split("╷")[1:]:
-        lines = [line.removeprefix("│").strip() for line in box.split("╵")[0].splitlines()]
-        lines = [line for line in lines if line]
-        if not lines or not lines[0].startswith("Error: "):
-            continue
-        place = next((line for line in lines if line.startswith("on ") and " line " in line), "")
-        file, _, rest = place.removeprefix("on ").partition(" line ")
-        where = f"{file}:{rest.split(',')[0].split(':')[0]}" if place else ""
-        said = [line for line in lines[1:] if not _is_source(line)]
-        found.append(Finding(what=" ".join([lines[0].removeprefix("Error: "), *said]), where=where))
-    return tuple(found) or (Finding(what=text.strip()[-2000:] or "Terraform ended with an error."),)
-
-
-def _is_source(line: str) -> bool:
-    """Lines of the box that quote the file."""
-    return line.startswith(("on ", "with ")) or line.split(":")[0].isdigit() or line[0] in "├│"
 
 
 def _timed(name: str, act: Callable[[], tuple[Sequence[Finding], str]]) -> Check:
@@ -230,22 +223,9 @@ def golden_text(document: dict[str, Any], size: Size) -> str:
 
 def _tested(copy: Estate) -> tuple[Sequence[Finding], str]:
     done = copy.run("test", "-json")
-    findings, runs = [], 0
-    for line in done.out.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event.get("type") == "test_run" and event["test_run"].get("progress") == "complete":
-            runs += 1
-        elif event.get("type") == "diagnostic" and event["diagnostic"]["severity"] == "error":
-            entry = event["diagnostic"]
-            findings.append(
-                Finding(
-                    what=": ".join(x for x in (entry["summary"], entry.get("detail", "")) if x),
-                    where=_place(entry),
-                )
-            )
-    if done.code != 0 and not findings:
-        findings = list(_boxes(done.text))
-    return findings, f"{runs} runs"
+    runs = sum(
+        event["type"] == "test_run" and event["test_run"].get("progress") == "complete"
+        for event in _events(done)
+        if "type" in event
+    )
+    return diagnostics(done), f"{runs} runs"

@@ -45,13 +45,13 @@ class Estate:
 
     def init(self) -> Done:
         """`terraform init`: finds the modules; the providers are there already."""
-        return self.run("init", "-backend=false", "-no-color")
+        return self.run("init", "-backend=false", "-json")
 
     def plan(self, size: Size, *arguments: str) -> Done:
         """`terraform plan` of one size into the file `SIZE.plan`."""
         return self.run(
             "plan",
-            "-no-color",
+            "-json",
             f"-out={size}.plan",
             *self.var_files(size),
             *arguments,

@@ -19,6 +19,13 @@ from speakfit_ops.infra.schema import Block
 Step = str | int
 
 
+class Unknown:
+    """A value that Terraform will know only after apply; nobody judges it."""
+
+
+UNKNOWN = Unknown()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is wrong with one resource's arguments, and where."""
@@ -56,21 +63,22 @@ class Facts:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Least and most, in the unit that the argument is in."""
     sensitive: frozenset[str] = frozenset()
+    made_up: Mapping[str, Any] = field(default_factory=dict)
+    """What an apply without a cloud answers where just any text would not do."""
     rules: tuple[Rule, ...] = ()
 
 
-def problems(resource_type: str, block: Block, config: Any) -> Iterator[Problem]:
+def problems(facts: Facts, block: Block, config: Any) -> Iterator[Problem]:
     """What the provider would refuse in a resource's arguments; unknown values are never judged."""
     if not isinstance(config, dict):
         return
-    facts = FACTS.get(resource_type, Facts())
     for path, attribute in block.paths():
         dotted = ".".join(path)
         values = facts.values.get(dotted, attribute.values)
         form, span = facts.forms.get(dotted), facts.ranges.get(dotted)
         if not (values or form or span):
             continue
-        for where, value in _at(config, path):
+        for where, value in at(config, path):
             for item in value if isinstance(value, list) else [value]:
                 yield from _judge(path[-1], where, item, values, form, span)
     for kind, groups in (("conflicts", facts.conflicts), ("one of", facts.one_of)):
@@ -89,12 +97,12 @@ def problems(resource_type: str, block: Block, config: Any) -> Iterator[Problem]
         yield from rule(config)
 
 
-def replaced(resource_type: str, prior: Any, planned: Any) -> Iterator[tuple[Step, ...]]:
+def replaced(facts: Facts, prior: Any, planned: Any) -> Iterator[tuple[Step, ...]]:
     """The attributes whose change makes a new resource out of an old one."""
-    for dotted in sorted(FACTS.get(resource_type, Facts()).replaced):
+    for dotted in sorted(facts.replaced):
         path = tuple(dotted.split("."))
-        before = dict(_at(prior, path, nulls=True))
-        after = dict(_at(planned, path, nulls=True))
+        before = dict(at(prior, path, nulls=True))
+        after = dict(at(planned, path, nulls=True))
         if before != after:
             # Terraform wants one that exists; where a block came or went, the outermost does.
             yield next((where for where in after if before.get(where) != after[where]), path[:1])
@@ -152,10 +160,10 @@ def _owners(config: Any, dotted: str) -> Iterator[tuple[tuple[Step, ...], dict[s
     if not above:
         yield (), config
         return
-    for where, value in _at(config, above):
-        for at, item in _items(value):
+    for where, value in at(config, above):
+        for step, item in items(value):
             if isinstance(item, dict):
-                yield (*where, *at), item
+                yield (*where, *step), item
 
 
 def _given(owner: Mapping[str, Any], dotted: str) -> bool:
@@ -167,7 +175,7 @@ def _last(dotted: str) -> str:
     return dotted.rsplit(".", 1)[-1]
 
 
-def _at(
+def at(
     value: Any, path: tuple[str, ...], *, nulls: bool = False, where: tuple[Step, ...] = ()
 ) -> Iterator[tuple[tuple[Step, ...], Any]]:
     """Each value at a path, with the steps to it through repeated blocks."""
@@ -175,19 +183,24 @@ def _at(
         if value is not None or nulls:
             yield where, value
         return
-    for at, item in _items(value):
+    for step, item in items(value):
         if isinstance(item, dict) and path[0] in item:
-            yield from _at(item[path[0]], path[1:], nulls=nulls, where=(*where, *at, path[0]))
+            yield from at(item[path[0]], path[1:], nulls=nulls, where=(*where, *step, path[0]))
 
 
-def _items(value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+def blocks(owner: Mapping[str, Any], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The blocks of one name in an object, numbered; none where they are not known yet."""
+    found = owner.get(name)
+    if isinstance(found, list):
+        for number, item in enumerate(found):
+            if isinstance(item, dict):
+                yield number, item
+
+
+def items(value: Any) -> Iterator[tuple[tuple[Step, ...], Any]]:
+    """A list's items with their numbers; anything else is one item without."""
     if isinstance(value, list):
         for number, item in enumerate(value):
             yield (number,), item
     else:
         yield (), value
-
-
-FACTS: Mapping[str, Facts] = {
-    "google_redis_instance": Facts(sensitive=frozenset({"auth_string"})),
-}

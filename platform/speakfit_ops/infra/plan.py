@@ -144,8 +144,9 @@ def inventory(document: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(block: Block, value: Any, unknown: Any, sensitive: Any) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, attribute in sorted(block.attributes.items()):
-        if _mark(sensitive, name) is True:
-            shown[name] = HIDDEN
+        if _mark(sensitive, name) is True or attribute.sensitive:
+            if value.get(name) is not None:
+                shown[name] = HIDDEN
         elif attribute.computed and not attribute.optional:
             continue
         elif _later(_mark(unknown, name)) and not attribute.computed:

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from speakfit_ops.infra.overlay import Problem, problems, replaced
+from speakfit_ops.infra.facts import FACTS
+from speakfit_ops.infra.overlay import UNKNOWN, Facts, Problem, Unknown, problems, replaced
 from speakfit_ops.infra.protocol import PACKAGE, messages
 from speakfit_ops.infra.schema import Attribute, Block, ProviderSchema
 
@@ -60,7 +61,8 @@ class Provider:
     def ValidateResourceConfig(self, request: Any) -> Any:  # noqa: N802
         response = _message("ValidateResourceConfig.Response")
         block = self.schema.resources[request.type_name]
-        for problem in problems(request.type_name, block, _decode(request.config)):
+        facts = FACTS.get(request.type_name, Facts())
+        for problem in problems(facts, block, _decode(request.config)):
             response.diagnostics.append(_diagnostic(problem))
         return response
 
@@ -83,12 +85,12 @@ class Provider:
             if attribute.write_only:
                 owner[name] = None
             elif attribute.computed and owner.get(name) is None and prior is None:
-                owner[name] = _unknown()
+                owner[name] = UNKNOWN
 
         _walk(block, planned, settle)
         response.planned_state.CopyFrom(_encode(planned))
         if prior is not None:
-            for path in replaced(request.type_name, prior, planned):
+            for path in replaced(FACTS.get(request.type_name, Facts()), prior, planned):
                 response.requires_replace.append(_attribute_path(path))
         return response
 
@@ -99,11 +101,13 @@ class Provider:
             response.new_state.CopyFrom(request.planned_state)
             return response
         block, config = self.schema.resources[request.type_name], _decode(request.config)
+        made_up = FACTS.get(request.type_name, Facts()).made_up
         seed = request.type_name + json.dumps(state, default=str, sort_keys=True)
 
         def fill(name: str, attribute: Attribute, owner: dict[str, Value]) -> None:
-            if is_unknown(owner.get(name)):
-                owner[name] = _made_up(attribute.type, name, f"{seed}/{name}")
+            if isinstance(owner.get(name), Unknown):
+                known = made_up.get(name) if owner is state else None
+                owner[name] = known or _made_up(attribute.type, name, f"{seed}/{name}")
                 if attribute.sensitive:
                     self.secrets.append(owner[name])
 
@@ -190,19 +194,6 @@ def _handlers(grpc: Any, provider: Provider) -> Any:
     )
 
 
-def is_unknown(value: Value) -> bool:
-    """Whether Terraform will know this value only after apply."""
-    from msgpack import ExtType
-
-    return isinstance(value, ExtType)
-
-
-def _unknown() -> Value:
-    from msgpack import ExtType
-
-    return ExtType(0, b"\x00")
-
-
 def _decode(value: Any) -> Value:
     import msgpack
 
@@ -210,13 +201,23 @@ def _decode(value: Any) -> Value:
         return json.loads(value.json)
     if not value.msgpack:
         return None
-    return msgpack.unpackb(value.msgpack, raw=False, strict_map_key=False)
+    return msgpack.unpackb(
+        value.msgpack, raw=False, strict_map_key=False, ext_hook=lambda code, data: UNKNOWN
+    )
 
 
 def _encode(value: Value) -> Any:
     import msgpack
 
-    return _message("DynamicValue", msgpack=msgpack.packb(value))
+    return _message("DynamicValue", msgpack=msgpack.packb(value, default=_packed))
+
+
+def _packed(value: Value) -> Any:
+    """Terraform writes what is not known as an extension of type 0."""
+    from msgpack import ExtType
+
+    assert isinstance(value, Unknown)
+    return ExtType(0, b"\x00")
 
 
 def _message(name: str, **fields: Any) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speakfit_ops.infra.overlay import FACTS, Facts
+from speakfit_ops.infra.facts import FACTS
+from speakfit_ops.infra.overlay import Facts
 from speakfit_ops.infra.schema import Attribute, Block, google_schema
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ class ProviderSchema:
 @cache
 def google_schema() -> ProviderSchema:
     """The schema of the types in use, with the facts of the overlay that belong into a schema."""
-    from speakfit_ops.infra.overlay import FACTS
+    from speakfit_ops.infra.facts import FACTS
 
     raw = json.loads(gzip.decompress(GOOGLE_SCHEMA.read_bytes()))
     return ProviderSchema(
