@@ -119,12 +119,13 @@ module "database" {
 module "redis" {
   source = "./modules/redis"
 
-  name           = local.name
-  region         = var.region
-  network_id     = module.network.network_id
-  services_range = module.network.services_range
-  tier           = local.size.redis.tier
-  memory_gb      = local.size.redis.memory_gb
+  name                = local.name
+  region              = var.region
+  network_id          = module.network.network_id
+  services_range      = module.network.services_range
+  tier                = local.size.redis.tier
+  memory_gb           = local.size.redis.memory_gb
+  deletion_protection = local.deletion_protection
 }
 
 # Addresses with passwords in them are secrets as a whole.

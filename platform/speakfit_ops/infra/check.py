@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from speakfit_ops.infra.estate import ROOT, Estate, Size, estate
+from speakfit_ops.infra.invariants import broken
 from speakfit_ops.infra.plan import Action, inventory, read_plan
 from speakfit_ops.infra.reading import read_estate
 from speakfit_ops.infra.terraform import Done, Terraform
@@ -185,7 +186,11 @@ def _planned(
     if done.code != 0:
         return diagnostics(done), ""
     document = copy.shown(size)
-    told = f"{len(read_plan(document).doing(Action.CREATE))} resources"
+    plan = read_plan(document)
+    told = f"{len(plan.doing(Action.CREATE))} resources"
+    unsafe = [Finding(what=what, where=address) for address, what in broken(plan)]
+    if unsafe:
+        return unsafe, told
     if golden is None:
         return (), told
     text = golden_text(document, size)

@@ -30,12 +30,20 @@ variable "memory_gb" {
   type        = number
 }
 
+variable "deletion_protection" {
+  description = "Whether Terraform refuses to delete it, which a change of tier needs."
+  type        = bool
+}
+
 resource "google_redis_instance" "this" {
   name           = "${var.name}-redis"
   region         = var.region
   tier           = var.tier
   memory_size_gb = var.memory_gb
   redis_version  = "REDIS_7_2"
+
+  # Unset, the provider protects it for good.
+  deletion_protection = var.deletion_protection
 
   authorized_network      = var.network_id
   connect_mode            = "PRIVATE_SERVICE_ACCESS"
