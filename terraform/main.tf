@@ -17,7 +17,14 @@ locals {
   environment = {
     GOOGLE_CLOUD_PROJECT = var.project_id
     SPEAKFIT_LOCATION    = var.region
-    AUDIO_URL            = "gs://${module.storage.audio_bucket}/audio"
+    AUDIO_STORE          = "gs://${module.storage.audio_bucket}/audio"
+    AUDIO_DIR            = "/tmp/audio"
+
+    # From these each process derives its pool, so that all together never ask for more than there
+    # is. In a rollout both releases run.
+    DATABASE_MAX_CONNECTIONS = tostring(local.size.database.max_connections)
+    API_REPLICAS             = tostring(2 * local.size.api.max_instances)
+    WORKER_REPLICAS          = tostring(local.size.worker.max_replicas)
   }
   worker_environment = merge(local.environment, {
     WHISPER_MODEL        = "/opt/speakfit/model"
@@ -28,10 +35,20 @@ locals {
     DATABASE_URL = module.database_url.id
     REDIS_URL    = module.redis_url.id
   }
+  # Lists are read from the replica.
+  api_secret_environment = merge(local.secret_environment, {
+    for replica in module.database_replica_url : "DATABASE_REPLICA_URL" => replica.id
+    }, {
+    for variable, secret in var.attached_secrets : variable => module.people_secret[secret].id
+  })
   secret_files = {
     (local.database_tls) = module.database_ca.id
     (local.redis_tls)    = module.redis_ca.id
   }
+
+  # The password is another at every run and sent when this number changes. It changes with the
+  # replicas too: an address made later than the others would hold a password nobody set.
+  password_version = var.database_password_version * 10 + local.size.database.replicas
 
   # Secrets that people fill.
   filled_by_people = toset(["elevenlabs-api-key", "google-oauth-client-id", "google-oauth-client-secret"])
@@ -111,8 +128,9 @@ module "database" {
   disk_gb             = local.size.database.disk_gb
   replicas            = local.size.database.replicas
   retained_backups    = local.size.database.retained_backups
+  max_connections     = local.size.database.max_connections
   password            = ephemeral.random_password.database.result
-  password_version    = var.database_password_version
+  password_version    = local.password_version
   deletion_protection = local.deletion_protection
 }
 
@@ -135,8 +153,20 @@ module "database_url" {
 
   name          = "${local.name}-database-url"
   value         = "postgresql+psycopg://${module.database.user}:${ephemeral.random_password.database.result}@${module.database.host}:5432/${module.database.database}?sslmode=verify-ca&sslrootcert=${local.database_tls}/ca.pem"
-  value_version = tostring(var.database_password_version)
+  value_version = tostring(local.password_version)
   readers       = local.runtime_readers
+
+  depends_on = [module.project_services]
+}
+
+module "database_replica_url" {
+  source = "./modules/secret"
+  count  = min(local.size.database.replicas, 1)
+
+  name          = "${local.name}-database-replica-url"
+  value         = "postgresql+psycopg://${module.database.user}:${ephemeral.random_password.database.result}@${module.database.replica_hosts[0]}:5432/${module.database.database}?sslmode=verify-ca&sslrootcert=${local.database_tls}/ca.pem"
+  value_version = tostring(local.password_version)
+  readers       = { api = local.service_accounts["api"] }
 
   depends_on = [module.project_services]
 }
@@ -159,7 +189,7 @@ module "database_ca" {
 
   name          = "${local.name}-database-ca"
   value         = module.database.ca
-  value_version = "1"
+  value_version = tostring(1 + local.size.database.replicas)
   readers       = local.runtime_readers
 
   depends_on = [module.project_services]
@@ -191,20 +221,18 @@ module "api" {
   source = "./modules/api"
   count  = var.api_image == null ? 0 : 1
 
-  name            = local.name
-  region          = var.region
-  image           = var.api_image
-  service_account = local.service_accounts["api"]
-  network_id      = module.network.network_id
-  subnetwork_id   = module.network.subnetwork_id
-  min_instances   = local.size.api.min_instances
-  max_instances   = local.size.api.max_instances
-  cpu             = local.size.api.cpu
-  memory          = local.size.api.memory
-  environment     = local.environment
-  secret_environment = merge(local.secret_environment, {
-    for variable, secret in var.attached_secrets : variable => module.people_secret[secret].id
-  })
+  name                = local.name
+  region              = var.region
+  image               = var.api_image
+  service_account     = local.service_accounts["api"]
+  network_id          = module.network.network_id
+  subnetwork_id       = module.network.subnetwork_id
+  min_instances       = local.size.api.min_instances
+  max_instances       = local.size.api.max_instances
+  cpu                 = local.size.api.cpu
+  memory              = local.size.api.memory
+  environment         = local.environment
+  secret_environment  = local.api_secret_environment
   secret_files        = local.secret_files
   public              = var.domain == null
   deletion_protection = local.deletion_protection

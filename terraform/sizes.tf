@@ -15,6 +15,7 @@ locals {
         tier              = "db-custom-2-8192"
         availability_type = "ZONAL"
         disk_gb           = 20
+        max_connections   = 400
         replicas          = 0
         retained_backups  = 7
       }
@@ -52,6 +53,7 @@ locals {
         tier              = "db-custom-4-16384"
         availability_type = "REGIONAL"
         disk_gb           = 100
+        max_connections   = 500
         replicas          = 0
         retained_backups  = 30
       }
@@ -76,7 +78,7 @@ locals {
     scale = {
       api = {
         min_instances = 5
-        max_instances = 20
+        max_instances = 10
         cpu           = "1"
         memory        = "1Gi"
       }
@@ -84,6 +86,7 @@ locals {
         tier              = "db-custom-4-16384"
         availability_type = "REGIONAL"
         disk_gb           = 250
+        max_connections   = 500
         replicas          = 1
         retained_backups  = 30
       }

@@ -74,6 +74,14 @@ def problems(facts: Facts, block: Block, config: Any) -> Iterator[Problem]:
         return
     for path, attribute in block.paths():
         dotted = ".".join(path)
+        if attribute.read_only:
+            for where, value in at(config, path):
+                if not isinstance(value, (list, dict)) or value:
+                    yield Problem(
+                        summary="Value for unconfigurable attribute",
+                        detail=f'Can\'t configure a value for "{path[-1]}": Google decides it.',
+                        path=where,
+                    )
         values = facts.values.get(dotted, attribute.values)
         form, span = facts.forms.get(dotted), facts.ranges.get(dotted)
         if not (values or form or span):

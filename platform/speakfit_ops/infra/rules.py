@@ -51,8 +51,9 @@ def sql_instance(config: Config) -> Iterator[Problem]:
             inner = (*path, "backup_configuration", at)
             recovery = backup.get("point_in_time_recovery_enabled")
             recovers = recovery is True or not _known(recovery)
-            days, most = backup.get("transaction_log_retention_days"), 35 if plus else 7
-            if _known(edition) and isinstance(days, int) and not 1 <= days <= most:
+            days = backup.get("transaction_log_retention_days")
+            most = 7 if _known(edition) and not plus else 35
+            if isinstance(days, int) and not 1 <= days <= most:
                 yield Problem(
                     summary="expected transaction_log_retention_days to be in the range "
                     f"(1 - {most}), got {days}",

@@ -55,6 +55,11 @@ variable "retained_backups" {
   type        = number
 }
 
+variable "max_connections" {
+  description = "Connections the server takes; the services derive their pools from the same number."
+  type        = number
+}
+
 variable "password" {
   description = "Password of the application's user; never stored by Terraform."
   type        = string
@@ -127,6 +132,11 @@ resource "google_sql_database_instance" "primary" {
       record_client_address = false
     }
 
+    # A flag of its own, so that what the services are told is what holds. A change restarts.
+    database_flags {
+      name  = "max_connections"
+      value = tostring(var.max_connections)
+    }
     # Statements over a second are logged, none in full.
     database_flags {
       name  = "log_min_duration_statement"
@@ -179,6 +189,12 @@ resource "google_sql_database_instance" "replica" {
     disk_type                   = "PD_SSD"
     disk_autoresize             = true
     deletion_protection_enabled = var.deletion_protection
+
+    # PostgreSQL asks a replica to allow no fewer than the primary.
+    database_flags {
+      name  = "max_connections"
+      value = tostring(var.max_connections)
+    }
 
     ip_configuration {
       ipv4_enabled       = false
@@ -236,6 +252,9 @@ output "database" {
 }
 
 output "ca" {
-  description = "Certificate of the authority that signed the server's; public, and the instance's own."
-  value       = google_sql_database_instance.primary.server_ca_cert[0].cert
+  description = "Certificates of the authorities that signed the servers'; public, each instance's own."
+  value = join("\n", [
+    for instance in concat([google_sql_database_instance.primary], google_sql_database_instance.replica) :
+    instance.server_ca_cert[0].cert
+  ])
 }
