@@ -1,6 +1,6 @@
 """Mistakes that people make in Terraform, each sown into the real estate, and who catches it.
 
-`says` is part of what the reader is told. The fast test sows many at once, the slow test one by one.
+`says` is part of what the reader is told. One test sows many at once, a slow one each alone.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ SECRET = "modules/secret/main.tf"
 SERVICES = "modules/project-services/main.tf"
 STORAGE = "modules/storage/main.tf"
 WORKER = "modules/gpu-worker/main.tf"
-END = (
+# Lines of the sample that a variable can take the place of, so that several are wrong at once.
+FIRST = (
     "# Stands in for what only a real project has, so that a plan can be made anywhere. "
     "Checked plans and\n"
 )
+SECOND = "# prices use it, applies never do: names here lead nowhere.\n"
+GITHUB = 'github_repository = "speakfit/platform"\n'
+BILLING = 'billing_account   = "012345-6789AB-CDEF01"\n'
 
 
 def _validate(name: str, file: str, old: str, new: str, says: str) -> Mistake:
@@ -55,7 +59,7 @@ def _plan(name: str, file: str, old: str, new: str, says: str) -> Mistake:
     return Mistake(name=name, file=file, old=old, new=new, says=says, stage=Stage.PLAN)
 
 
-def _variable(name: str, line: str, says: str, old: str = END) -> Mistake:
+def _variable(name: str, old: str, line: str, says: str) -> Mistake:
     return _plan(name, SAMPLE, old, f"{line}\n", says)
 
 
@@ -328,36 +332,36 @@ MISTAKES: tuple[Mistake, ...] = (
         "disk_gb           = 100",
         "Cloud Run has no instance of 1 CPU and 8Gi",
     ),
-    _variable("a tier of the other edition", 'database_tier = "db-perf-optimized-N-2"',
-              "The edition ENTERPRISE does not sell db-perf-optimized-N-2"),
-    _variable("a T4 on the wrong machine", 'worker_machine_type = "n2-standard-4"',
-              "a T4 attaches to n1 machines only"),
-    _variable("a domain that leads nowhere", 'dns_target = "previous"',
-              "previous_addresses is empty"),
-    _variable("a tier that nobody makes", 'database_tier = "db-custom-3-8192"',
-              "Cloud SQL makes no db-custom-3-8192"),
-    _variable("a GPU that nobody planned for", 'worker_accelerator = "nvidia-tesla-p4"',
-              "The worker is made for nvidia-tesla-t4 or nvidia-l4"),
-    _variable("a T4 in a worker pool", 'gpu_backend = "worker_pool"',
-              "A worker pool has L4 GPUs"),
-    _variable("a plus edition with a custom tier", 'database_edition = "ENTERPRISE_PLUS"',
-              "The edition ENTERPRISE_PLUS does not sell db-custom-4-16384"),
-    _variable("a zone for a region", 'region = "us-central1-a"',
+    _variable("a zone for a region", BILLING, 'region = "us-central1-a"',
               "region must be a region"),
-    _variable("a project's number", 'project_id = "123456789012"',
-              "project_id must be a project's ID",
-              old='project_id        = "speakfit-example"'),
-    _variable("a DNS target nobody knows", 'dns_target = "new"',
+    _variable("a project's number", 'project_id        = "speakfit-example"\n',
+              'project_id = "123456789012"', "project_id must be a project's ID"),
+    _variable("a DNS target nobody knows", GITHUB, 'dns_target = "new"',
               "dns_target must be previous or platform"),
-    _variable("a domain with a dot at its end", 'domain = "platform.speakfit.example."',
-              "domain must be a host name",
-              old='domain            = "platform.speakfit.example"'),
-    _variable("an image by its tag", 'api_image = "us-docker.pkg.dev/p/r/api:latest"',
-              "api_image must end in @sha256:",
-              old='api_image         = "us-central1-docker.pkg.dev/speakfit-example/speakfit/api@'
-              'sha256:' + "a" * 64 + '"'),
-    _variable("a secret nobody has", 'attached_secrets = { OPENAI_KEY = "openai" }',
+    _variable("a domain with a dot at its end", 'domain            = "platform.speakfit.example"\n',
+              'domain = "platform.speakfit.example."', "domain must be a host name"),
+    _variable("an image by its tag",
+              'api_image         = "us-central1-docker.pkg.dev/speakfit-example/speakfit/api@'
+              'sha256:' + "a" * 64 + '"\n',
+              'api_image = "us-docker.pkg.dev/p/r/api:latest"', "api_image must end in @sha256:"),
+    _variable("a secret nobody has", SECOND, 'attached_secrets = { OPENAI_KEY = "openai" }',
               "attached_secrets knows the secrets"),
+    _variable("a tier of the other edition", FIRST, 'database_tier = "db-perf-optimized-N-2"',
+              "The edition ENTERPRISE does not sell db-perf-optimized-N-2"),
+    _variable("a tier that nobody makes", FIRST, 'database_tier = "db-custom-3-8192"',
+              "Cloud SQL makes no db-custom-3-8192"),
+    _variable("a plus edition with a custom tier", FIRST, 'database_edition = "ENTERPRISE_PLUS"',
+              "The edition ENTERPRISE_PLUS does not sell db-custom-4-16384"),
+    _variable("a T4 on the wrong machine", SECOND, 'worker_machine_type = "n2-standard-4"',
+              "a T4 attaches to n1 machines only"),
+    _variable("a GPU that nobody planned for", SECOND, 'worker_accelerator = "nvidia-tesla-p4"',
+              "The worker is made for nvidia-tesla-t4 or nvidia-l4"),
+    _variable("a T4 in a worker pool", SECOND, 'gpu_backend = "worker_pool"',
+              "A worker pool has L4 GPUs"),
+    _variable("a domain that leads nowhere", GITHUB, 'dns_target = "previous"',
+              "previous_addresses is empty"),
+    _plan("a standby without recovery", DATABASE, "point_in_time_recovery_enabled = true",
+          "point_in_time_recovery_enabled = false", "REGIONAL needs backups"),
     # What Google would let pass.
     _invariant("a public database", DATABASE,
                "ipv4_enabled       = false\n      private_network    = var.network_id\n"
@@ -406,6 +410,4 @@ MISTAKES: tuple[Mistake, ...] = (
                "assertion.ref == 'refs/heads/main'\"",
                "  attribute_condition = \"assertion.sub != ''\"",
                "Every repository, or every branch"),
-    _plan("a standby without recovery", DATABASE, "point_in_time_recovery_enabled = true",
-          "point_in_time_recovery_enabled = false", "REGIONAL needs backups"),
 )  # fmt: skip
