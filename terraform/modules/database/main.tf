@@ -81,6 +81,21 @@ locals {
   plus = var.edition == "ENTERPRISE_PLUS"
   # vCPU and MiB of a db-custom tier.
   custom = try([for part in regex("^db-custom-([0-9]+)-([0-9]+)$", var.tier) : tonumber(part)], null)
+
+  # Of primary and replicas: PostgreSQL asks a replica to allow no fewer connections.
+  flags = {
+    # Named, so that what the services are told is what holds. A change restarts the server.
+    max_connections = tostring(var.max_connections)
+    # Slow statements and waits are logged, what they were about is not: it may be what a user said.
+    log_checkpoints            = "on"
+    log_connections            = "on"
+    log_disconnections         = "on"
+    log_lock_waits             = "on"
+    log_min_duration_statement = "1000"
+    log_min_error_statement    = "error"
+    log_parameter_max_length   = "0"
+    log_statement              = "ddl"
+  }
 }
 
 resource "google_sql_database_instance" "primary" {
@@ -132,19 +147,12 @@ resource "google_sql_database_instance" "primary" {
       record_client_address = false
     }
 
-    # A flag of its own, so that what the services are told is what holds. A change restarts.
-    database_flags {
-      name  = "max_connections"
-      value = tostring(var.max_connections)
-    }
-    # Statements over a second are logged, none in full.
-    database_flags {
-      name  = "log_min_duration_statement"
-      value = "1000"
-    }
-    database_flags {
-      name  = "log_parameter_max_length"
-      value = "0"
+    dynamic "database_flags" {
+      for_each = local.flags
+      content {
+        name  = database_flags.key
+        value = database_flags.value
+      }
     }
   }
 
@@ -190,10 +198,12 @@ resource "google_sql_database_instance" "replica" {
     disk_autoresize             = true
     deletion_protection_enabled = var.deletion_protection
 
-    # PostgreSQL asks a replica to allow no fewer than the primary.
-    database_flags {
-      name  = "max_connections"
-      value = tostring(var.max_connections)
+    dynamic "database_flags" {
+      for_each = local.flags
+      content {
+        name  = database_flags.key
+        value = database_flags.value
+      }
     }
 
     ip_configuration {
