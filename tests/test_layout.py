@@ -73,7 +73,7 @@ def test_the_lock_covers_every_declared_dependency() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [*project["dependencies"]]
-    for extra in ("local", "deploy", "dev"):
+    for extra in ("local", "deploy", "dev", "infra"):
         declared += project["optional-dependencies"][extra]
     locked = set(
         re.findall(r"(?m)^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text("utf-8"))

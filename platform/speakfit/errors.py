@@ -12,6 +12,7 @@ SpeakFitError
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── MigrationError         rows could not be moved to another database, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
+├── InfraError             the estate, its offline proof or its price table is wrong
 ├── PagerDutyError         PagerDuty refused an event or a call, or did not answer
 ├── DeliveryError          a webhook or a mail server refused a notification or did not answer
 └── WireError              an answer to a Cloud Monitoring caller; carries its gRPC code
@@ -127,6 +128,10 @@ class RefusedError(SpeakFitError):
     """A guard stopped a command before it changed anything."""
 
     exit_code = 5
+
+
+class InfraError(SpeakFitError):
+    """The estate, its offline proof or its price table is wrong or cannot be used."""
 
 
 class PagerDutyError(SpeakFitError):

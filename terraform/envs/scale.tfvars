@@ -1,0 +1,3 @@
+# terraform plan -var-file=envs/scale.tfvars -var-file=terraform.tfvars
+size        = "scale"
+environment = "prod"
