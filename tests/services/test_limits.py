@@ -192,6 +192,7 @@ def problem_of(answer: bytes) -> dict[str, Any]:
     return problem
 
 
+@pytest.mark.slow
 def test_a_client_that_never_ends_its_head_is_cut(strict: httpx.Client) -> None:
     with connect(strict) as slow, connect(strict) as silent:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
@@ -215,6 +216,7 @@ def test_a_client_that_never_ends_its_head_is_cut(strict: httpx.Client) -> None:
         assert heard(silent) == b"", "who said nothing gets no answer"
 
 
+@pytest.mark.slow
 def test_a_kept_connection_may_rest_and_ask_again(strict: httpx.Client) -> None:
     ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     with connect(strict) as line:
