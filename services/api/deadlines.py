@@ -26,6 +26,9 @@ from services.api.ledger import route_class
 from services.api.problems import MEDIA_TYPE, Problem
 from speakfit.metrics import RouteClass
 
+_LINGER = timedelta(seconds=2)
+"""How long a client that was refused may go on sending before the connection is closed."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -205,6 +208,7 @@ class Protocol(H11Protocol):
         super().__init__(*given, **named)
         self._head_limit = head_limit
         self._head_timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -212,9 +216,13 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm_head()
+        if self._linger is not None:
+            self._linger.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._linger is not None:
+            return
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._disarm_head()
@@ -269,4 +277,7 @@ class Protocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event))
-        self.transport.close()
+        # Closing under a client that still sends resets the connection, and a reset may take the
+        # answer with it: so first only our side ends (RFC 9112, section 9.6).
+        self.transport.write_eof()
+        self._linger = self.loop.call_later(_LINGER.total_seconds(), self.transport.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
 import signal
 import socket
 import threading
@@ -214,6 +215,17 @@ def test_a_client_that_never_ends_its_head_is_cut(strict: httpx.Client) -> None:
             stop.set()
             thread.join()
         assert heard(silent) == b"", "who said nothing gets no answer"
+
+
+def test_the_answer_reaches_a_client_that_sends_on(strict: httpx.Client) -> None:
+    with connect(strict) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        assert select.select([line], [], [], 20)[0], "an answer, or the end"
+        # A closed connection answers the first of these with a reset, which takes the answer along.
+        for _ in range(3):
+            line.sendall(b"X-A: b\r\n")
+            time.sleep(0.05)
+        assert problem_of(heard(line))["code"] == "too-slow"
 
 
 @pytest.mark.slow
