@@ -61,7 +61,7 @@ def _run(processes: int | None) -> int:
 
     from services.worker.engine import check_model
     from services.worker.lease import begin_worker, hand_over
-    from services.worker.stopping import stoppable
+    from services.worker.stopping import end_children, stoppable
     from services.worker.sweep import Heartbeat, Sweep, Vitals
     from services.worker.watch import Watch
     from speakfit.database import current_revision, engine_from, head_revision, is_behind
@@ -127,6 +127,7 @@ def _run(processes: int | None) -> int:
         worker.start()
     finally:
         vitals.stop()
+        end_children()
         give_all_back()
         watch.close()
         engine.dispose()
