@@ -5,6 +5,7 @@ Both know a version: the instance template that machines are made from, or the p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -85,20 +86,20 @@ def find_workers(estate: Estate, *, pause: Pause) -> Workers:
     )
 
 
-class _Waiting:
+class _Waiting(ABC):
     """Waits for workers in the same words, whatever they run on."""
 
     def __init__(self, estate: Estate, *, pause: Pause) -> None:
         self.estate = estate
         self._pause = pause
 
+    @abstractmethod
     def now(self) -> Fleet:
         """The workers as they are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trouble(self) -> str:
         """What keeps them, in Google's words; empty when it is not known."""
-        raise NotImplementedError
 
     def wait(self, version: str) -> None:
         """Wait until all workers have a version; an ApplyError says what keeps them."""
