@@ -58,8 +58,8 @@ class Estate:
         )
 
     def var_files(self, size: Size) -> list[str]:
-        """The options that choose a size; the second file fills in what a project has."""
-        return [f"-var-file=envs/{size}.tfvars", f"-var-file={SAMPLE}"]
+        """The options that fill in what a project has, and then choose a size."""
+        return [f"-var-file={SAMPLE}", f"-var-file=envs/{size}.tfvars"]
 
     def shown(self, size: Size) -> dict[str, Any]:
         """The plan of a size as JSON."""
