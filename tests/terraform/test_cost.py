@@ -11,7 +11,7 @@ from alerts.catalog import load_catalog
 from alerts.terminal import DEFAULT_CATALOG
 from speakfit.errors import InfraError
 from speakfit_ops.infra.cost import FREE, PRICED, Estimate, Part, estimate
-from speakfit_ops.infra.estate import Size, types_in_use
+from speakfit_ops.infra.estate import Size, kept, types_in_use
 from speakfit_ops.infra.plan import Plan, read_plan
 from speakfit_ops.infra.prices import PriceBook, read_prices
 from speakfit_ops.infra.pricing import comparison, lowest
@@ -58,6 +58,8 @@ def test_scale_by_hand_and_from_the_very_plan_that_was_applied(applied: Applied)
     assert monthly(found, "replica, db-custom-4-16384") == 202.36
     assert monthly(found, "replica, SSD") == 42.5
     assert monthly(found, "from the CDN") == 160.0
+    # The plan kept for review costs the same, so that prices need no Terraform.
+    assert price(kept(Size.SCALE), Size.SCALE) == found
 
 
 def test_it_never_pretends_to_meet_a_figure(production: Plan) -> None:

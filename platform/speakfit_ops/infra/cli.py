@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from alerts.terminal import (
+    DEFAULT_CATALOG,
     EXIT_ERROR,
     EXIT_FINE,
     EXIT_GATE,
@@ -23,7 +24,8 @@ from alerts.terminal import (
 from speakfit.errors import InfraError, SpeakFitError
 from speakfit_ops.infra.check import checks, diagnostics
 from speakfit_ops.infra.check import resize as plan_resize
-from speakfit_ops.infra.estate import ROOT, Size, estate, types_in_use
+from speakfit_ops.infra.estate import ROOT, Size, estate, kept, types_in_use
+from speakfit_ops.infra.plan import Plan, read_plan
 from speakfit_ops.infra.schema import GOOGLE_SCHEMA, google_schema
 from speakfit_ops.infra.terraform import Done, Terraform, find_terraform
 
@@ -159,27 +161,38 @@ def cost(
 ) -> None:
     """Price the plan of each size, and of the alert policies, from the dated table."""
     from alerts.catalog import load_catalog
-    from alerts.terminal import DEFAULT_CATALOG
-    from speakfit_ops.infra.cost import Estimate
     from speakfit_ops.infra.cost import estimate as priced
-    from speakfit_ops.infra.plan import read_plan
     from speakfit_ops.infra.prices import read_prices
     from speakfit_ops.infra.pricing import comparison, details, document
 
-    book, catalog = read_prices(), load_catalog(DEFAULT_CATALOG)
-    estimates: list[Estimate] = []
-    with estate(_terraform(), folder or ROOT, var_file) as copy:
-        for one in [size] if size else list(Size):
-            for done in () if estimates else (copy.init(),):
-                _refuse(done)
-            _refuse(copy.plan(one))
-            estimates.append(priced(read_plan(copy.shown(one)), book, one, catalog))
+    book, catalog, sizes = read_prices(), load_catalog(DEFAULT_CATALOG), [size] if size else [*Size]
+    terraform = find_terraform()
+    plans = _plans(terraform, sizes, folder or ROOT, var_file)
+    estimates = [priced(plan, book, one, catalog) for one, plan in zip(sizes, plans, strict=True)]
     if as_json:
         print_json(document(estimates, book))
         return
     out = console()
+    if terraform is None:
+        tell(out, "Without Terraform the plans kept for review are priced.")
     for line in comparison(estimates) if compare else details(estimates, book):
         tell(out, line)
+
+
+def _plans(
+    terraform: Terraform | None, sizes: list[Size], source: Path, var_file: Path | None
+) -> list[Plan]:
+    if terraform is None:
+        if var_file is not None:
+            _terraform()
+        return [kept(size, source) for size in sizes]
+    found = []
+    with estate(terraform, source, var_file) as copy:
+        _refuse(copy.init())
+        for size in sizes:
+            _refuse(copy.plan(size))
+            found.append(read_plan(copy.shown(size)))
+    return found
 
 
 @app.command()
