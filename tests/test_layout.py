@@ -52,12 +52,15 @@ def test_every_test_folder_is_a_package_and_none_is_called_platform() -> None:
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
-    "module", ["alerts", "services.api", "services.migrate", "services.worker", "speakfit.emulator"]
-=======
     "module",
-    ["alerts", "services.api", "services.worker", "speakfit.emulator", "speakfit_ops.infra"],
->>>>>>> 1592e09 (Say how the estate is made the first time, cut over to, paid for and mended)
+    [
+        "alerts",
+        "services.api",
+        "services.migrate",
+        "services.worker",
+        "speakfit.emulator",
+        "speakfit_ops.infra",
+    ],
 )
 def test_every_command_answers_help_from_the_root(module: str) -> None:
     done = subprocess.run(

@@ -374,11 +374,15 @@ def _of_telemetry(bill: Bill) -> Iterator[Line]:
     )
     fleet = _fleet(bill)
     worker_months = fleet.hours / hours if fleet else 1
-    a_point = instances * (
-        told["api_scalars"] * told["scalar_bytes"]
-        + told["api_distributions"] * told["distribution_bytes"]
-    ) + worker_months * (told["worker_scalars"] * told["scalar_bytes"])
-    mebibytes = max(0.0, points * a_point / _MEBIBYTE - bill.book.free["metric_mib"])
+    sent = sum(
+        count
+        * (
+            told[f"{service}_scalars"] * told["scalar_bytes"]
+            + told[f"{service}_distributions"] * told["distribution_bytes"]
+        )
+        for service, count in (("api", instances), ("worker", worker_months))
+    )
+    mebibytes = max(0.0, points * sent / _MEBIBYTE - bill.book.free["metric_mib"])
     yield bill.line(Part.OBSERVABILITY, "metrics beyond the free ones", mebibytes, "metric-mib")
 
 
