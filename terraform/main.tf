@@ -3,6 +3,8 @@
 locals {
   name = "speakfit-${var.environment}"
 
+  serves = var.serve && var.api_image != null
+
   # Where the containers find the certificates that Postgres and Redis are known by.
   database_tls = "/etc/speakfit/database-tls"
   redis_tls    = "/etc/speakfit/redis-tls"
@@ -217,9 +219,24 @@ module "people_secret" {
   depends_on = [module.project_services]
 }
 
+module "migration" {
+  source = "./modules/migration"
+  count  = var.api_image == null ? 0 : 1
+
+  name            = local.name
+  region          = var.region
+  image           = var.api_image
+  service_account = local.service_accounts["api"]
+  network_id      = module.network.network_id
+  subnetwork_id   = module.network.subnetwork_id
+  database_secret = module.database_url.id
+  tls_folder      = local.database_tls
+  tls_secret      = module.database_ca.id
+}
+
 module "api" {
   source = "./modules/api"
-  count  = var.api_image == null ? 0 : 1
+  count  = local.serves ? 1 : 0
 
   name                = local.name
   region              = var.region
@@ -266,7 +283,7 @@ module "gpu_worker" {
 
 module "edge" {
   source = "./modules/edge"
-  count  = var.domain == null || var.api_image == null ? 0 : 1
+  count  = var.domain != null && local.serves ? 1 : 0
 
   name                = local.name
   region              = var.region

@@ -8,6 +8,11 @@ output "api_service" {
   value       = one(module.api[*].service)
 }
 
+output "migration_job" {
+  description = "Cloud Run job that migrates the database; null until an image was given."
+  value       = one(module.migration[*].job)
+}
+
 output "worker_instance_group" {
   description = "Managed instance group of the workers; null for a worker pool."
   value       = one(module.gpu_worker[*].instance_group)

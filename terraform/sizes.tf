@@ -39,7 +39,7 @@ locals {
       }
       cdn                 = false
       deletion_protection = false
-      monthly_budget      = 250
+      monthly_budget      = 300
     }
 
     production = {

@@ -74,6 +74,12 @@ variable "worker_image" {
   }
 }
 
+variable "serve" {
+  description = "False makes the migration job and not yet the API, which is ready only once the database has its tables. For the first release."
+  type        = bool
+  default     = true
+}
+
 # The GPU worker.
 
 variable "gpu_backend" {

@@ -52,7 +52,15 @@ def test_every_test_folder_is_a_package_and_none_is_called_platform() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["alerts", "services.api", "services.migrate", "services.worker", "speakfit.emulator"]
+    "module",
+    [
+        "alerts",
+        "services.api",
+        "services.migrate",
+        "services.worker",
+        "speakfit.emulator",
+        "speakfit_ops.infra",
+    ],
 )
 def test_every_command_answers_help_from_the_root(module: str) -> None:
     done = subprocess.run(

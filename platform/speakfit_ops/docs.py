@@ -6,7 +6,8 @@ cannot say anything else than what runs; the suite fails when a document is stal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -138,6 +139,79 @@ def lint_rules() -> str:
         f"### {rule.id}\n\n**{rule.level.capitalize()}**: {rule.finds}. {rule.why}\n\n"
         f"To do: {rule.remedy}\n"
         for rule in all_rules()
+    )
+
+
+def infra_sizes_table() -> str:
+    """One row a choice that differs between the sizes, from the plans kept for review."""
+    from speakfit_ops.infra.estate import Size, kept
+
+    def block(values: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+        for name in names:
+            values = (values.get(name) or [{}])[0]
+        return values
+
+    def told(size: Size) -> tuple[str, ...]:
+        plan = kept(size)
+        [service] = plan.of("google_cloud_run_v2_service")
+        scaling = block(service.values, "template", "scaling")
+        databases = [
+            block(found.values, "settings") for found in plan.of("google_sql_database_instance")
+        ]
+        [redis] = plan.of("google_redis_instance")
+        [template] = plan.of("google_compute_instance_template")
+        [scaler] = plan.of("google_compute_region_autoscaler")
+        policy = block(scaler.values, "autoscaling_policy")
+        hours = [found["duration_sec"] // 3600 for found in policy.get("scaling_schedules", ())]
+        accelerator = block(template.values, "guest_accelerator").get("type", "nvidia-l4")
+        spot = block(template.values, "scheduling")["provisioning_model"] == "SPOT"
+        return (
+            f"{scaling['min_instance_count']} to {scaling['max_instance_count']}",
+            f"`{databases[0]['tier']}`, "
+            + (
+                "standby in another zone"
+                if databases[0]["availability_type"] == "REGIONAL"
+                else "one zone"
+            )
+            + (f", {len(databases) - 1} replica" if len(databases) > 1 else ""),
+            f"{redis.values['memory_size_gb']} GB, "
+            + ("standby" if redis.values["tier"] == "STANDARD_HA" else "no standby"),
+            f"{policy['min_replicas']} to {policy['max_replicas']} `{accelerator}`"
+            + (", Spot" if spot else "")
+            + (f", one for {hours[0]} h each weekday" if hours else ""),
+            "yes" if plan.of("google_compute_global_forwarding_rule") else "given a domain",
+            "yes" if plan.of("google_compute_backend_bucket") else "no",
+            str(len(plan.resources)),
+        )
+
+    names = ("API instances", "PostgreSQL", "Redis", "GPU workers", "load balancer", "CDN",
+             "resources")  # fmt: skip
+    columns = [told(size) for size in Size]
+    return _table(
+        ("", *(str(size) for size in Size)),
+        [(name, *cells) for name, *cells in zip(names, *columns, strict=True)],
+    )
+
+
+def infra_cost_table() -> str:
+    """One row a part: dollars a month of each size, beside the founding document's."""
+    from alerts.catalog import load_catalog
+    from speakfit_ops.infra.cost import estimate
+    from speakfit_ops.infra.estate import Size, kept
+    from speakfit_ops.infra.prices import read_prices
+    from speakfit_ops.infra.pricing import hoped, rows
+
+    book, catalog = read_prices(), load_catalog("alerts.policies")
+    columns = [
+        [
+            (name, f"${monthly:,.0f} ({hoped(figure)})")
+            for name, monthly, figure in rows(estimate(kept(size), book, size, catalog))
+        ]
+        for size in Size
+    ]
+    return _table(
+        ("", *(str(size) for size in Size)),
+        [(cells[0][0], *(cell[1] for cell in cells)) for cells in zip(*columns, strict=True)],
     )
 
 

@@ -1,3 +1,3 @@
-# terraform plan -var-file=envs/production.tfvars -var-file=terraform.tfvars
+# terraform plan -var-file=envs/production.tfvars   (terraform.tfvars is read first, by itself)
 size        = "production"
 environment = "prod"

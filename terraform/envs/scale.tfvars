@@ -1,3 +1,3 @@
-# terraform plan -var-file=envs/scale.tfvars -var-file=terraform.tfvars
+# terraform plan -var-file=envs/scale.tfvars   (terraform.tfvars is read first, by itself)
 size        = "scale"
 environment = "prod"

@@ -74,6 +74,20 @@ run "without_images_everything_else_is_made" {
   }
 }
 
+run "the_first_release_migrates_before_it_serves" {
+  command = plan
+
+  variables {
+    serve  = false
+    domain = "platform.speakfit.example"
+  }
+
+  assert {
+    condition     = output.migration_job == "speakfit-prod-migrate" && output.api_service == null
+    error_message = "The job must be there before the API is."
+  }
+}
+
 run "input_that_is_wrong_is_refused" {
   command = plan
 

@@ -72,7 +72,7 @@ def test_every_resource_is_called_as_terraform_calls_it() -> None:
         return str(resource(path, kind)[key]).replace("${var.name}", ESTATE.prefix)
 
     assert name("modules/api/main.tf", "google_cloud_run_v2_service") == ESTATE.service
-    job = name("modules/api/main.tf", "google_cloud_run_v2_job")
+    job = name("modules/migration/main.tf", "google_cloud_run_v2_job")
     assert ESTATE.job_name.endswith(f"/{job}")
     workers = "modules/gpu-worker/main.tf"
     assert name(workers, "google_compute_region_instance_group_manager") == ESTATE.workers

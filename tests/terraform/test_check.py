@@ -60,14 +60,14 @@ def test_the_plans_are_those_in_review_and_one_that_is_not_fails(
     # Nothing else differs from what is kept.
     [finding] = report["checks"][4]["findings"]
     changed = [line for line in finding["what"].splitlines() if line[:1] in "+-"]
-    assert changed[2:] == ["-      availability_type: ZONAL", "+      availability_type: REGIONAL"]
+    assert changed[2:] == ["-    - availability_type: ZONAL", "+    - availability_type: REGIONAL"]
 
 
 @pytest.mark.slow
 def test_the_estate_is_right_and_its_modules_pass_their_own_tests(terraform: Terraform) -> None:
     done = infra("check")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"ok    test +\d+\.\d s  18 runs", done.stdout)
+    assert re.search(r"ok    test +\d+\.\d s  19 runs", done.stdout)
     assert done.stdout.count("as in plans/") == len(Size)
 
 

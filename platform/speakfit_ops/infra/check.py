@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speakfit_ops.infra.estate import ROOT, Estate, Size, estate
+from speakfit_ops.infra.estate import PLANS, ROOT, Estate, Size, estate
 from speakfit_ops.infra.invariants import broken
 from speakfit_ops.infra.plan import Action, inventory, read_plan
 from speakfit_ops.infra.reading import read_estate
 from speakfit_ops.infra.terraform import Done, Terraform
-
-PLANS = Path("plans")
 
 
 @dataclass(frozen=True, kw_only=True)

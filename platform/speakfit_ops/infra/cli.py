@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from alerts.terminal import (
+    DEFAULT_CATALOG,
     EXIT_ERROR,
     EXIT_FINE,
     EXIT_GATE,
@@ -21,9 +22,12 @@ from alerts.terminal import (
     tell_error,
 )
 from speakfit.errors import InfraError, SpeakFitError
-from speakfit_ops.infra.estate import ROOT, Size, types_in_use
+from speakfit_ops.infra.check import checks, diagnostics
+from speakfit_ops.infra.check import resize as plan_resize
+from speakfit_ops.infra.estate import ROOT, Size, estate, kept, types_in_use
+from speakfit_ops.infra.plan import Plan, read_plan
 from speakfit_ops.infra.schema import GOOGLE_SCHEMA, google_schema
-from speakfit_ops.infra.terraform import Terraform, find_terraform
+from speakfit_ops.infra.terraform import Done, Terraform, find_terraform
 
 # Both are Typer's own names for "the command line is wrong"; the base class has no public one.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
@@ -61,7 +65,6 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Run Terraform's fmt, init, validate, plan and test against Google's schema, offline."""
-    from speakfit_ops.infra.check import checks
 
     out, terraform = console(), find_terraform()
     source = folder or ROOT
@@ -125,7 +128,6 @@ def resize(
     as_json: JsonOption = False,
 ) -> None:
     """Show what growing from one size to another replaces, updates and adds, offline."""
-    from speakfit_ops.infra.check import resize as plan_resize
 
     findings, rows = plan_resize(_terraform(), before, after)
     if findings:
@@ -148,6 +150,52 @@ def resize(
 
 
 @app.command()
+def cost(
+    size: SizeOption = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="All parts beside the founding document's figures.")
+    ] = False,
+    folder: DirOption = None,
+    var_file: VarFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Price the plan of each size, and of the alert policies, from the dated table."""
+    from alerts.catalog import load_catalog
+    from speakfit_ops.infra.cost import estimate as priced
+    from speakfit_ops.infra.prices import read_prices
+    from speakfit_ops.infra.pricing import comparison, details, document
+
+    book, catalog, sizes = read_prices(), load_catalog(DEFAULT_CATALOG), [size] if size else [*Size]
+    terraform = find_terraform()
+    plans = _plans(terraform, sizes, folder or ROOT, var_file)
+    estimates = [priced(plan, book, one, catalog) for one, plan in zip(sizes, plans, strict=True)]
+    if as_json:
+        print_json(document(estimates, book))
+        return
+    out = console()
+    if terraform is None:
+        tell(out, "Without Terraform the plans kept for review are priced.")
+    for line in comparison(estimates) if compare else details(estimates, book):
+        tell(out, line)
+
+
+def _plans(
+    terraform: Terraform | None, sizes: list[Size], source: Path, var_file: Path | None
+) -> list[Plan]:
+    if terraform is None:
+        if var_file is not None:
+            _terraform()
+        return [kept(size, source) for size in sizes]
+    found = []
+    with estate(terraform, source, var_file) as copy:
+        _refuse(copy.init())
+        for size in sizes:
+            _refuse(copy.plan(size))
+            found.append(read_plan(copy.shown(size)))
+    return found
+
+
+@app.command()
 def schema(
     wheel: Annotated[Path, typer.Argument(help="cdktn_provider_google-*.whl")],
     folder: DirOption = None,
@@ -167,6 +215,14 @@ def schema(
         f"hashicorp/google {derived['provider_version']}: {count(len(resources), 'resource')}, "
         f"{count(len(data_sources), 'data source')}, {file.stat().st_size:,} bytes in {file}",
     )
+
+
+def _refuse(done: Done) -> None:
+    """An InfraError with what Terraform complained of first."""
+    for finding in diagnostics(done):
+        raise InfraError(
+            finding.what, where=finding.where, todo="Run `python -m speakfit_ops.infra check`."
+        )
 
 
 def _terraform() -> Terraform:

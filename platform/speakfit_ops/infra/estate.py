@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from speakfit.errors import InfraError
+from speakfit_ops.infra.plan import Plan, kept_plan
 from speakfit_ops.infra.provider import Provider, attached
 from speakfit_ops.infra.schema import google_schema, random_schema
 from speakfit_ops.infra.terraform import Done, Terraform
 
 ROOT = Path(__file__).resolve().parents[3] / "terraform"
+PLANS = Path("plans")
+"""What each size would make, kept for review."""
 SAMPLE = Path("tests/sample.tfvars")
 """Stands in for what only a real project has: its id, images, domain."""
 
@@ -58,8 +61,8 @@ class Estate:
         )
 
     def var_files(self, size: Size) -> list[str]:
-        """The options that choose a size; the second file fills in what a project has."""
-        return [f"-var-file=envs/{size}.tfvars", f"-var-file={SAMPLE}"]
+        """The options that fill in what a project has, and then choose a size."""
+        return [f"-var-file={SAMPLE}", f"-var-file=envs/{size}.tfvars"]
 
     def shown(self, size: Size) -> dict[str, Any]:
         """The plan of a size as JSON."""
@@ -126,3 +129,18 @@ def types_in_use(source: Path = ROOT) -> tuple[set[str], set[str]]:
         set(re.findall(r'(?m)^resource "(google_\w+)"', text)),
         set(re.findall(r'(?m)^data "(google_\w+)"', text)),
     )
+
+
+def kept(size: Size, source: Path = ROOT) -> Plan:
+    """The plan of a size that is kept for review; needs no Terraform."""
+    import yaml
+
+    file = source / PLANS / f"{size}.yaml"
+    try:
+        return kept_plan(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise InfraError(
+            f"The kept plan cannot be read: {error}",
+            where=str(file),
+            todo="Write it anew: python -m speakfit_ops.infra check --write-plans",
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -141,6 +142,21 @@ def inventory(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def kept_plan(document: Mapping[str, Any]) -> Plan:
+    """The plan that an inventory was written from, as far as it was known before apply."""
+    return Plan(
+        resources=tuple(
+            Planned(
+                address=address,
+                type=re.findall(r"(?:^|\.)(google_\w+)\.", address)[-1],
+                action=Action.CREATE,
+                values=values,
+            )
+            for address, values in document["resources"].items()
+        )
+    )
+
+
 def _shown(block: Block, value: Any, unknown: Any, sensitive: Any) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, attribute in sorted(block.attributes.items()):
@@ -164,7 +180,7 @@ def _shown(block: Block, value: Any, unknown: Any, sensitive: Any) -> dict[str, 
             for at, item in enumerate(below or ())
         ]
         if items:
-            shown[name] = items[0] if nested.max_items == 1 else items
+            shown[name] = items
     return shown
 
 

@@ -36,6 +36,8 @@ _CALLS = (
 )  # fmt: skip
 _NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 _THREADS = 10
+_FILLED_IN = {"id", "name", "project", "region", "address"}
+"""What Google fills in although it could have been set."""
 
 
 @dataclass(kw_only=True)
@@ -106,6 +108,10 @@ class Provider:
 
         def fill(name: str, attribute: Attribute, owner: dict[str, Value]) -> None:
             if isinstance(owner.get(name), Unknown):
+                if not attribute.read_only and name not in _FILLED_IN:
+                    # Left out by the configuration; Google mostly leaves it empty, too.
+                    owner[name] = None
+                    return
                 known = made_up.get(name) if owner is state else None
                 owner[name] = known or _made_up(attribute.type, name, f"{seed}/{name}")
                 if attribute.sensitive:

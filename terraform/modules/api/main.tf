@@ -1,4 +1,4 @@
-# The API on Cloud Run, and the job that migrates the database before a release.
+# The API on Cloud Run.
 
 variable "name" {
   description = "Begins every name."
@@ -227,89 +227,6 @@ resource "google_cloud_run_v2_service_iam_member" "anyone" {
   location = google_cloud_run_v2_service.this.location
   role     = "roles/run.invoker"
   member   = "allUsers"
-}
-
-resource "google_cloud_run_v2_job" "migrate" {
-  name                = "${var.name}-migrate"
-  location            = var.region
-  deletion_protection = false
-
-  template {
-    template {
-      service_account = var.service_account
-      timeout         = "1800s"
-      max_retries     = 0
-
-      vpc_access {
-        egress = "PRIVATE_RANGES_ONLY"
-        network_interfaces {
-          network    = var.network_id
-          subnetwork = var.subnetwork_id
-        }
-      }
-
-      containers {
-        name    = "migrate"
-        image   = var.image
-        command = ["python", "-m", "speakfit.database", "upgrade"]
-
-        resources {
-          limits = {
-            cpu    = "1"
-            memory = "512Mi"
-          }
-        }
-
-        dynamic "env" {
-          for_each = { for name, secret in var.secret_environment : name => secret if name == "DATABASE_URL" }
-          content {
-            name = env.key
-            value_source {
-              secret_key_ref {
-                secret  = env.value
-                version = "latest"
-              }
-            }
-          }
-        }
-
-        dynamic "volume_mounts" {
-          for_each = local.volumes
-          content {
-            name       = volume_mounts.key
-            mount_path = volume_mounts.value.folder
-          }
-        }
-      }
-
-      dynamic "volumes" {
-        for_each = local.volumes
-        content {
-          name = volumes.key
-          secret {
-            secret       = volumes.value.secret
-            default_mode = 292 # 0444
-            items {
-              version = "latest"
-              path    = "ca.pem"
-            }
-          }
-        }
-      }
-    }
-  }
-
-  lifecycle {
-    ignore_changes = [
-      annotations,
-      client,
-      client_version,
-      labels,
-      template[0].annotations,
-      template[0].labels,
-      template[0].template[0].containers[0].image,
-    ]
-  }
 }
 
 output "service" {

@@ -26,11 +26,13 @@ locals {
   # What is granted in the whole project. Secrets, buckets, images and services grant their own.
   project_roles = {
     api = [
+      "roles/cloudtrace.agent",
       "roles/logging.logWriter",
       # Also creates the descriptors of our metrics.
       "roles/monitoring.metricWriter",
     ]
     worker = [
+      "roles/cloudtrace.agent",
       "roles/logging.logWriter",
       "roles/monitoring.metricWriter",
     ]

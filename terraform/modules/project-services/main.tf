@@ -6,6 +6,7 @@ locals {
     "billingbudgets",
     "certificatemanager",
     "cloudresourcemanager",
+    "cloudtrace",
     "compute",
     "dns",
     "iam",
