@@ -9,7 +9,6 @@ and after the last is none. Whisper drops many fillers, so their count is a lowe
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -17,17 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-SHORTEST_PAUSE = timedelta(seconds=0.3)
+from speakfit.fillers import filler_name
 
-_FILLER = re.compile(r"(u+[hm]+|u+h+m+|e+r+m*|a+h+|h+m+|m+h*m+)")
-_FILLER_NAMES = (
-    (re.compile(r"u+h*m+"), "um"),
-    (re.compile(r"u+h+"), "uh"),
-    (re.compile(r"e+r+"), "er"),
-    (re.compile(r"e+r+m+"), "erm"),
-    (re.compile(r"a+h+"), "ah"),
-    (re.compile(r"h+m+|m+h*m+"), "hmm"),
-)
+SHORTEST_PAUSE = timedelta(seconds=0.3)
 
 
 class Word(BaseModel):
@@ -125,11 +116,3 @@ def pauses(speech: Sequence[Sequence[float]]) -> list[Pause]:
         for (_, before), (after, _) in itertools.pairwise(speech)
     ]
     return [gap for gap in gaps if gap.duration >= SHORTEST_PAUSE.total_seconds()]
-
-
-def filler_name(word: str) -> str | None:
-    """The one spelling of a filler (`Umm,` is `um`); None for a word that means something."""
-    bare = "".join(letter for letter in word.lower() if letter.isalpha())
-    if not _FILLER.fullmatch(bare):
-        return None
-    return next((name for pattern, name in _FILLER_NAMES if pattern.fullmatch(bare)), bare)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.api.transcript import assemble, coach, filler_name, pauses
+from services.api.transcript import assemble, coach, pauses
+from speakfit.fillers import filler_name
 
 
 @pytest.mark.parametrize(
