@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from pydantic import BaseModel
 
+from services.api.seams import Heard, join
 from speakfit.fillers import filler_name
 
 SHORTEST_PAUSE = timedelta(seconds=0.3)
@@ -78,10 +78,11 @@ def assemble(
     *,
     recording_id: str,
     duration_seconds: float,
-    results: Sequence[Mapping[str, Any]],
+    chunks: Sequence[Heard],
     speech: Sequence[Sequence[float]],
 ) -> Transcript:
-    """One transcript from the stored chunk results in order; chunks never overlap."""
+    """One transcript from what was heard in the chunks, in their order."""
+    results = join(chunks)
     segments = [
         Segment.model_validate(segment) for result in results for segment in result["segments"]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.api.seams import Heard
 from services.api.transcript import assemble, coach, pauses
 from speakfit.fillers import filler_name
 
@@ -33,15 +34,15 @@ def test_a_pause_is_between_speech_and_lasts_at_least_300_ms() -> None:
 
 
 def test_chunks_are_joined_in_order_and_keep_their_absolute_times() -> None:
-    def result(text: str, start: float) -> dict[str, object]:
+    def heard(text: str, start: float) -> Heard:
         word = {"word": text, "start": start, "end": start + 0.5, "probability": 0.9}
         segment = {"text": text, "start": start, "end": start + 0.5, "words": [word]}
-        return {"language": "en", "segments": [segment]}
+        return Heard(start=start, end=start + 30, result={"language": "en", "segments": [segment]})
 
     found = assemble(
         recording_id="r",
         duration_seconds=60.0,
-        results=[result("one", 1.0), result("two", 31.0)],
+        chunks=[heard("one", 1.0), heard("two", 31.0)],
         speech=[[1.0, 1.5], [31.0, 31.5]],
     )
     assert found.text == "one two"
