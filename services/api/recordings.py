@@ -214,7 +214,7 @@ def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript
         if recording.status != RecordingStatus.COMPLETED:
             raise _not_ready(recording)
         chunks = session.execute(
-            select(Chunk.start_seconds, Chunk.end_seconds, Chunk.result)
+            select(Chunk.start_seconds, Chunk.end_seconds, Chunk.model, Chunk.result)
             .where(Chunk.recording_id == recording.id)
             .order_by(Chunk.index)
         ).tuples()
@@ -222,8 +222,8 @@ def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript
             recording_id=str(recording.id),
             duration_seconds=recording.duration_seconds,
             chunks=[
-                Heard(start=start, end=end, result=result)
-                for start, end, result in chunks
+                Heard(start=start, end=end, model=model, result=result)
+                for start, end, model, result in chunks
                 if result is not None
             ],
             speech=recording.speech or [],

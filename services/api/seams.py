@@ -29,6 +29,8 @@ class Heard:
     start: float
     end: float
     result: dict[str, Any]
+    model: str | None = None
+    """What transcribed it."""
 
 
 def join(chunks: Sequence[Heard]) -> list[dict[str, Any]]:

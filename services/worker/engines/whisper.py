@@ -30,6 +30,8 @@ VERBATIM_PROMPT = "Um, uh, so, um, I was, uh, you know, like, um, hmm."
 """Shows the model that fillers are written down; without it, it leaves most of them out."""
 
 _VERBATIM_TOKENS = 200
+# The width of the encoding tells OpenAI's models apart; turbo and distilled ones keep large's.
+_WIDTHS = {384: "tiny", 512: "base", 768: "small", 1024: "medium"}
 _SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01")
 # What CTranslate2 4.8 raises: the text of CUDA's error, of cuBLAS's status, of std::bad_alloc.
 _OUT_OF_MEMORY = ("out of memory", "cublas_status_alloc_failed", "bad_alloc")
@@ -62,6 +64,7 @@ class WhisperEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._source = whisper_model(settings)
+        self._name = Path(self._source).name
         self._loaded: _Model | None = None
         self._batch = settings.whisper_batch_size
         self._lock = threading.Lock()
@@ -71,8 +74,8 @@ class WhisperEngine:
 
     @property
     def model(self) -> str:
-        """The model's name, without the folders it lies in."""
-        return Path(self._source).name
+        """The model's name as OpenAI gave it; a folder may be called anything."""
+        return self._name
 
     @property
     def is_loaded(self) -> bool:
@@ -88,7 +91,13 @@ class WhisperEngine:
     def load(self) -> None:
         """Load the model now rather than with the first chunk."""
         with self._lock:
-            self._ready()
+            model = self._ready()
+            silence = np.zeros((model.model.n_mels, 100 * WINDOW_SECONDS), dtype=np.float32)
+            # The first window takes longer than later ones, and shows which model it is.
+            width = model.encode(silence).shape[-1]
+            model.forget()
+            if width in _WIDTHS:
+                self._name = _WIDTHS[width] + ("" if model.model.is_multilingual else ".en")
 
     def close(self) -> None:
         """Let go of the model; the engine may be used again."""
