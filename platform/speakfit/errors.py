@@ -5,6 +5,7 @@ SpeakFitError
 ├── TargetError            a server we need is not there or does not answer
 ├── StackError             a part of the local stack did not start or died
 ├── AudioError             a recording cannot be used
+├── NotRecordedError       the recorded engine does not know a chunk
 ├── CatalogError           a policy, route or runbook is declared wrongly
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
@@ -73,6 +74,10 @@ class AudioError(SpeakFitError):
     def __init__(self, what: str, *, code: str, where: str = "", todo: str = "") -> None:
         super().__init__(what, where=where, todo=todo)
         self.code = code
+
+
+class NotRecordedError(SpeakFitError, LookupError):
+    """The recorded engine does not know a chunk; asking again cannot help."""
 
 
 class CatalogError(SpeakFitError):

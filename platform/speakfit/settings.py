@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from speakfit.errors import SettingsError
 from speakfit.metrics import EXPORT_INTERVAL
+
+
+class EngineName(StrEnum):
+    """What transcribes: see services.worker.engines."""
+
+    WHISPER = "whisper"
+    TIMED = "timed"
+    RECORDED = "recorded"
 
 
 class Settings(BaseSettings):
@@ -53,6 +62,14 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="Celery broker, `redis://...` or `rediss://...`."
     )
+    speech_engine: EngineName = Field(
+        default=EngineName.WHISPER,
+        description="`whisper`; `timed` takes as long and makes words up, for load tests; "
+        "`recorded` gives stored results again.",
+    )
+    recorded_speech_dir: Path | None = Field(
+        default=None, description="Folder that the `recorded` engine reads its results from."
+    )
     whisper_model: str | None = Field(
         default=None,
         description="Folder or name of a faster-whisper model; the local stack uses tiny.en.",
@@ -61,6 +78,19 @@ class Settings(BaseSettings):
     whisper_compute_type: str = Field(
         default="default",
         description="CTranslate2 compute type: `default`, `int8`, `float16`, ...",
+    )
+    whisper_batch_size: int = Field(
+        default=1,
+        ge=1,
+        description="Chunks a GPU decodes at once; halved by itself where memory runs out.",
+    )
+    whisper_idle_limit: timedelta = Field(
+        default=timedelta(minutes=15),
+        description="Without work for so long the model is unloaded; 0 keeps it loaded.",
+    )
+    filler_pass: bool = Field(
+        default=True,
+        description="Decode each chunk a second time to find fillers, which Whisper leaves out.",
     )
     worker_processes: int = Field(
         default=1, ge=1, description="Transcribing processes per worker, one thread each."
@@ -176,6 +206,13 @@ class Settings(BaseSettings):
     def _positive(cls, value: timedelta) -> timedelta:
         if value <= timedelta(0):
             raise ValueError("must be longer than zero")
+        return value
+
+    @field_validator("whisper_idle_limit")
+    @classmethod
+    def _not_negative(cls, value: timedelta) -> timedelta:
+        if value < timedelta(0):
+            raise ValueError("must not be negative")
         return value
 
     def require(self, name: str) -> str:

@@ -38,6 +38,25 @@ def settings_table() -> str:
     )
 
 
+def recall_table() -> str:
+    """One row a model and method, from speakfit.fillers.RECALL."""
+    from speakfit.fillers import RECALL
+
+    return _table(
+        ("model", "method", "found", "recall", "made up"),
+        [
+            (
+                model,
+                f"`{method}`",
+                f"{recall.found} of {recall.spoken}",
+                f"{recall.share:.2f}",
+                str(recall.invented),
+            )
+            for (model, method), recall in RECALL.items()
+        ],
+    )
+
+
 def connections_table() -> str:
     """One row a size of the founding document, from the same function that makes the pools."""
     from speakfit.pool import api_pool, cloud_sql_connections

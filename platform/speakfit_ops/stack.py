@@ -174,7 +174,7 @@ class Stack:
             "DATABASE_URL": database.url,
             "REDIS_URL": broker.url,
             "AUDIO_DIR": str(self.folder / "audio"),
-            "WHISPER_MODEL": _whisper_model(),
+            "WHISPER_MODEL": local_whisper_model(),
             "WHISPER_DEVICE": "cpu",
             "WHISPER_COMPUTE_TYPE": "int8",
             "MONITORING_EMULATOR_HOST": f"{LOOPBACK}:{self.ports.monitoring}",
@@ -554,7 +554,7 @@ def _api_key(file: Path, database_url: str) -> str:
     return made
 
 
-def _whisper_model() -> str:
+def local_whisper_model() -> str:
     """The folder of the tiny.en model that a wheel brings, found without running its code."""
     import importlib.util
 

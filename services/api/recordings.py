@@ -22,6 +22,7 @@ from services.api.callers import Reader, Writer
 from services.api.description import problem_answers
 from services.api.keys import Identity
 from services.api.problems import Problem
+from services.api.seams import Heard
 from services.api.transcript import Transcript, assemble
 from services.api.uploads import FIELD, Upload, receive
 from speakfit.audio import Probe, probe, too_long
@@ -212,13 +213,19 @@ def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript
         recording = own_recording(session, caller, recording_id)
         if recording.status != RecordingStatus.COMPLETED:
             raise _not_ready(recording)
-        results = session.scalars(
-            select(Chunk.result).where(Chunk.recording_id == recording.id).order_by(Chunk.index)
-        ).all()
+        chunks = session.execute(
+            select(Chunk.start_seconds, Chunk.end_seconds, Chunk.model, Chunk.result)
+            .where(Chunk.recording_id == recording.id)
+            .order_by(Chunk.index)
+        ).tuples()
         return assemble(
             recording_id=str(recording.id),
             duration_seconds=recording.duration_seconds,
-            results=[result for result in results if result is not None],
+            chunks=[
+                Heard(start=start, end=end, model=model, result=result)
+                for start, end, model, result in chunks
+                if result is not None
+            ],
             speech=recording.speech or [],
         )
 

@@ -1,9 +1,8 @@
 """A transcript from its chunks, and the coaching figures: pure functions.
 
-Definitions. Words are what the model wrote, fillers included. Speaking time is the sum of voice
-activity. Words per minute are words over speaking time, so pauses do not slow a speaker down.
-A pause is 0.3 s or more between two stretches of voice activity; silence before the first word
-and after the last is none. Whisper drops many fillers, so their count is a lower bound.
+Words are what the model wrote, fillers included. Speaking time is the sum of voice activity, so
+pauses slow nobody down. Each figure's definition stands at its model below; docs/coaching.md tells
+them to the reader of an answer.
 """
 
 from __future__ import annotations
@@ -11,23 +10,20 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from services.api.seams import Heard, join
+from speakfit.fillers import RECALL, FillerMethod, filler_name
 
 SHORTEST_PAUSE = timedelta(seconds=0.3)
+PACE_WINDOW = timedelta(seconds=15)
 
-_FILLER = re.compile(r"(u+[hm]+|u+h+m+|e+r+m*|a+h+|h+m+|m+h*m+)")
-_FILLER_NAMES = (
-    (re.compile(r"u+h*m+"), "um"),
-    (re.compile(r"u+h+"), "uh"),
-    (re.compile(r"e+r+"), "er"),
-    (re.compile(r"e+r+m+"), "erm"),
-    (re.compile(r"a+h+"), "ah"),
-    (re.compile(r"h+m+|m+h*m+"), "hmm"),
-)
+_LEAST_SPEECH_SECONDS = timedelta(seconds=3).total_seconds()
+_SAME_FILLER_SECONDS = timedelta(seconds=0.5).total_seconds()
+_VOWELS = re.compile(r"[aeiouy]+")
 
 
 class Word(BaseModel):
@@ -48,27 +44,66 @@ class Segment(BaseModel):
     words: list[Word]
 
 
+class Filler(BaseModel):
+    """One sound that fills a pause, in its one spelling; times as in words."""
+
+    word: str
+    start: float
+    end: float
+
+
 class FillerWords(BaseModel):
-    """Sounds that fill a pause, in one spelling each."""
+    """Fillers found in the transcript or in the second pass, each once.
+
+    `recall` is the share of spoken fillers that this model and method found when measured with
+    synthetic English; null where that was not measured.
+    """
 
     total: int
     by_word: dict[str, int]
+    found: list[Filler]
+    method: FillerMethod
+    recall: float | None
 
 
 class Pause(BaseModel):
-    """Silence between two stretches of speech, in seconds."""
+    """0.3 s or more between two stretches of voice activity, in seconds; silence before the first
+    and after the last is none.
+    """
 
     start: float
     end: float
     duration: float
 
 
+class Pace(BaseModel):
+    """Words per minute of speaking time in a window of 15 s; null where under 3 s are spoken."""
+
+    start: float
+    end: float
+    words_per_minute: float | None
+
+
+class Repetition(BaseModel):
+    """A word said again at once, fillers between not counting; numbers are none."""
+
+    word: str
+    count: int
+    start: float
+    end: float
+
+
 class Coaching(BaseModel):
     """How it was said."""
 
-    words_per_minute: float
-    speaking_seconds: float
+    words_per_minute: float = Field(description="Words by speaking time.")
+    articulation_rate: float | None = Field(
+        description="Syllables per second of speaking time, estimated by vowels; English only."
+    )
+    speaking_seconds: float = Field(description="Sum of voice activity.")
+    pace: list[Pace]
     filler_words: FillerWords
+    repeated_words: list[Repetition]
     pauses: list[Pause]
 
 
@@ -87,35 +122,145 @@ def assemble(
     *,
     recording_id: str,
     duration_seconds: float,
-    results: Sequence[Mapping[str, Any]],
+    chunks: Sequence[Heard],
     speech: Sequence[Sequence[float]],
 ) -> Transcript:
-    """One transcript from the stored chunk results in order; chunks never overlap."""
+    """One transcript from what was heard in the chunks, in their order."""
+    results = join(chunks)
     segments = [
         Segment.model_validate(segment) for result in results for segment in result["segments"]
     ]
-    words = [word for segment in segments for word in segment.words]
     languages = Counter(str(result["language"]) for result in results if result.get("language"))
+    language = languages.most_common(1)[0][0] if languages else None
+    # Chunks of earlier releases have no second pass; then the whole recording counts as without.
+    listened = [result.get("fillers") for result in results]
+    heard = [Filler.model_validate(filler) for fillers in listened for filler in fillers or ()]
+    models = {chunk.model for chunk in chunks}
     return Transcript(
         id=recording_id,
         duration_seconds=round(duration_seconds, 3),
-        language=languages.most_common(1)[0][0] if languages else None,
+        language=language,
         text=" ".join(segment.text for segment in segments if segment.text),
         segments=segments,
-        coaching=coach([word.word for word in words], speech),
+        coaching=coach(
+            [word for segment in segments for word in segment.words],
+            speech,
+            fillers=None if None in listened else heard,
+            language=language,
+            model=models.pop() if len(models) == 1 else None,
+        ),
     )
 
 
-def coach(words: Sequence[str], speech: Sequence[Sequence[float]]) -> Coaching:
-    """The coaching figures by the definitions above."""
+def coach(
+    words: Sequence[Word],
+    speech: Sequence[Sequence[float]],
+    *,
+    fillers: Sequence[Filler] | None = None,
+    language: str | None = "en",
+    model: str | None = None,
+) -> Coaching:
+    """The coaching figures; `fillers` are the second pass's, None where there was none."""
     speaking = sum(end - start for start, end in speech)
-    fillers = Counter(name for name in map(filler_name, words) if name is not None)
+    method = FillerMethod.TRANSCRIPT if fillers is None else FillerMethod.VERBATIM_PASS
+    recall = RECALL.get((model or "", method))
+    found = _fillers(words, fillers or ())
+    counted = Counter(filler.word for filler in found)
+    syllables = sum(syllable_count(word.word) for word in words)
     return Coaching(
-        words_per_minute=round(len(words) / speaking * 60, 1) if speaking > 0 else 0.0,
+        words_per_minute=_per_minute(len(words), speaking),
+        articulation_rate=round(syllables / speaking, 2)
+        if speaking > 0 and language == "en"
+        else None,
         speaking_seconds=round(speaking, 3),
-        filler_words=FillerWords(total=fillers.total(), by_word=dict(sorted(fillers.items()))),
+        pace=pace(words, speech),
+        filler_words=FillerWords(
+            total=len(found),
+            by_word=dict(sorted(counted.items())),
+            found=found,
+            method=method,
+            recall=recall.share if recall and language == "en" else None,
+        ),
+        repeated_words=repetitions(words),
         pauses=pauses(speech),
     )
+
+
+def _per_minute(count: int, seconds: float) -> float:
+    return round(count / seconds * 60, 1) if seconds > 0 else 0.0
+
+
+def pace(words: Sequence[Word], speech: Sequence[Sequence[float]]) -> list[Pace]:
+    """Windows side by side from the start of the recording to the end of speech; a word belongs
+    to the window that holds its middle.
+    """
+    length = PACE_WINDOW.total_seconds()
+    count = Counter(int((word.start + word.end) / 2 // length) for word in words)
+    spoken: Counter[int] = Counter()
+    for start, end in speech:
+        for place in range(int(start // length), int(end // length) + 1):
+            spoken[place] += max(0.0, min(end, (place + 1) * length) - max(start, place * length))  # type: ignore[assignment] # seconds
+    last = max([*count, *(place for place, seconds in spoken.items() if seconds > 0)], default=-1)
+    return [
+        Pace(
+            start=place * length,
+            end=(place + 1) * length,
+            words_per_minute=_per_minute(count[place], spoken[place])
+            if spoken[place] >= _LEAST_SPEECH_SECONDS
+            else None,
+        )
+        for place in range(last + 1)
+    ]
+
+
+def _fillers(words: Sequence[Word], listened: Sequence[Filler]) -> list[Filler]:
+    """Fillers of the transcript and of the second pass; what both hold at one time is one."""
+    written = [
+        Filler(word=name, start=word.start, end=word.end)
+        for word in words
+        if (name := filler_name(word.word)) is not None
+    ]
+    found = list(written)
+    for filler in listened:
+        twin = next(
+            (one for one in written if abs(one.start - filler.start) <= _SAME_FILLER_SECONDS), None
+        )
+        if twin is not None:
+            written.remove(twin)
+        else:
+            name = filler_name(filler.word) or filler.word
+            found.append(Filler(word=name, start=filler.start, end=filler.end))
+    return sorted(found, key=lambda one: one.start)
+
+
+def repetitions(words: Sequence[Word]) -> list[Repetition]:
+    """Words said twice or more in a row, in any case and with any punctuation."""
+    spoken = [word for word in words if filler_name(word.word) is None and _bare(word.word)]
+    found: list[Repetition] = []
+    for bare, group in itertools.groupby(spoken, key=lambda word: _bare(word.word)):
+        said = list(group)
+        if len(said) > 1 and not any(letter.isdigit() for letter in bare):
+            found.append(
+                Repetition(word=bare, count=len(said), start=said[0].start, end=said[-1].end)
+            )
+    return found
+
+
+def _bare(word: str) -> str:
+    return "".join(letter for letter in word.casefold() if letter.isalnum() or letter == "'")
+
+
+def syllable_count(word: str) -> int:
+    """Groups of vowels, but for a silent e at the end; a digit counts as one, a word at least."""
+    bare = _bare(word).replace("'", "")
+    if not bare:
+        return 0
+    digits = sum(letter.isdigit() for letter in bare)
+    count = len(_VOWELS.findall(bare))
+    silent = re.search(r"[^aeiouy](e|es|ed)$", bare)
+    if silent and not re.search(r"([^aeiouy]le|[td]ed|[sxz]es|[cs]hes|[cg]es)$", bare):
+        count -= 1
+    return max(1, count + digits)
 
 
 def pauses(speech: Sequence[Sequence[float]]) -> list[Pause]:
@@ -125,11 +270,3 @@ def pauses(speech: Sequence[Sequence[float]]) -> list[Pause]:
         for (_, before), (after, _) in itertools.pairwise(speech)
     ]
     return [gap for gap in gaps if gap.duration >= SHORTEST_PAUSE.total_seconds()]
-
-
-def filler_name(word: str) -> str | None:
-    """The one spelling of a filler (`Umm,` is `um`); None for a word that means something."""
-    bare = "".join(letter for letter in word.lower() if letter.isalpha())
-    if not _FILLER.fullmatch(bare):
-        return None
-    return next((name for pattern, name in _FILLER_NAMES if pattern.fullmatch(bare)), bare)

@@ -59,7 +59,7 @@ def _run(processes: int | None) -> int:
     from celery.signals import worker_ready
     from sqlalchemy.exc import SQLAlchemyError
 
-    from services.worker.engine import check_model
+    from services.worker.engines import check_engine
     from services.worker.lease import begin_worker, hand_over
     from services.worker.stopping import end_children, stoppable
     from services.worker.sweep import Heartbeat, Sweep, Vitals
@@ -71,7 +71,7 @@ def _run(processes: int | None) -> int:
     from speakfit.telemetry import configure_logging
 
     settings = read_settings()
-    check_model(settings)
+    check_engine(settings)
     count = processes or settings.worker_processes
     if count < 1:
         raise SettingsError(

@@ -33,6 +33,9 @@ _CHUNK_FRAMES = int(CHUNK_LENGTH.total_seconds() / FRAME_SECONDS)
 _EARLIEST_CUT_FRAMES = _CHUNK_FRAMES * 2 // 3
 _GOOD_PAUSE_FRAMES = 10
 _MARGIN_FRAMES = 10
+# Without a pause to cut in, what is around the cut is heard twice, and services.api.seams joins the
+# two hearings. Measured by tests.benchmarks.seams: 2 s leave a word lost or doubled in places.
+_OVERLAP_FRAMES = int(timedelta(seconds=4).total_seconds() / FRAME_SECONDS)
 # Whisper invents words in long silence, so a long silence ends a chunk early.
 _LONG_SILENCE_FRAMES = int(timedelta(seconds=4).total_seconds() / FRAME_SECONDS)
 
@@ -130,13 +133,21 @@ def choose_cut(probabilities: Sequence[float]) -> int:
     return (chosen[0] + chosen[1]) // 2
 
 
+def is_pause(probabilities: Sequence[float], cut: int) -> bool:
+    """Whether it is silent around a cut, so that no word reaches across it."""
+    around = probabilities[
+        cut - _SHORTEST_PAUSE_FRAMES // 2 : cut + _SHORTEST_PAUSE_FRAMES // 2 + 1
+    ]
+    return all(probability < _SILENCE for probability in around)
+
+
 def stretches(
     windows: Iterable[Samples], detector: VoiceActivity, judged: list[float]
 ) -> Iterator[Stretch]:
     """Cut a stream near 30 s at silences; stretches without speech are left out.
 
-    Every frame's probability is appended to `judged`. Stretches never overlap, so nothing at a
-    seam is transcribed twice.
+    Every frame's probability is appended to `judged`. Stretches cut in a pause do not overlap;
+    where there is none, the next one begins 4 s before the cut.
     """
     held = np.zeros(0, dtype=np.int16)
     scores: list[float] = []
@@ -147,30 +158,35 @@ def stretches(
         held = np.concatenate([held, frames])
         scores.extend(fresh)
         while True:
-            cut = _cut_due(scores)
-            if cut is None:
+            cut, onwards = _cut_due(scores)
+            if not onwards:
                 break
             found = _trim(held[: cut * FRAME], scores[:cut], begin)
             if found is not None:
                 yield found
-            held, scores, begin = held[cut * FRAME :], scores[cut:], begin + cut * FRAME
+            held, scores = held[onwards * FRAME :], scores[onwards:]
+            begin += onwards * FRAME
     found = _trim(held, scores, begin)
     if found is not None:
         yield found
 
 
-def _cut_due(scores: Sequence[float]) -> int | None:
-    """Where the buffer must be cut now; None while it may still grow."""
+def _cut_due(scores: Sequence[float]) -> tuple[int, int]:
+    """Where the buffer must be cut now and where the next one begins; zeros while it may grow."""
     first = next((i for i, score in enumerate(scores) if score >= _SPEECH), None)
     if first is None:
         # Silence before speech is let go, but for the margin that a word's onset needs.
-        return len(scores) - _MARGIN_FRAMES if len(scores) > 2 * _MARGIN_FRAMES else None
+        before = len(scores) - _MARGIN_FRAMES if len(scores) > 2 * _MARGIN_FRAMES else 0
+        return before, before
     quiet = 0
     for frame in range(first, min(len(scores), _CHUNK_FRAMES)):
         quiet = quiet + 1 if scores[frame] < _SILENCE else 0
         if quiet >= _LONG_SILENCE_FRAMES:
-            return frame + 1
-    return choose_cut(scores[:_CHUNK_FRAMES]) if len(scores) >= _CHUNK_FRAMES else None
+            return frame + 1, frame + 1
+    if len(scores) < _CHUNK_FRAMES:
+        return 0, 0
+    cut = choose_cut(scores[:_CHUNK_FRAMES])
+    return cut, cut if is_pause(scores, cut) else cut - _OVERLAP_FRAMES
 
 
 def _trim(samples: Samples, scores: Sequence[float], begin: int) -> Stretch | None:

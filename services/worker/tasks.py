@@ -28,7 +28,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from services.worker.dead_letters import AUDIO_MISSING
-from services.worker.engine import check_model, load_model, transcribe
+from services.worker.engines import Speech, SpeechEngine, make_speech_engine
 from services.worker.lease import ChunkWork, Preparation, Renewal, claim, give_back, renewed
 from services.worker.measured import be_born, measured
 from services.worker.results import (
@@ -114,8 +114,7 @@ class Child:
     settings: Settings
     engine: Engine
     telemetry: Telemetry
-    model: Any
-    model_name: str
+    speech: SpeechEngine
     watched: Watched
     cuttings: list[Cutting] = field(default_factory=list)
     next: _Next | None = None
@@ -150,17 +149,16 @@ def _begin(**_: Any) -> None:
         telemetry.observe(POOL_GAUGES, pool_gauges(engine, Pool.WORKER))
         telemetry.start()
         began = time.monotonic()
-        model = load_model(settings)
+        speech = make_speech_engine(settings)
+        speech.load()
         VoiceActivity()
         telemetry.record(MODEL_LOAD_DURATION, {}, time.monotonic() - began)
-        logger.info("model loaded in %.2f s", time.monotonic() - began)
         _children.append(
             Child(
                 settings=settings,
                 engine=engine,
                 telemetry=telemetry,
-                model=model,
-                model_name=Path(check_model(settings)).name,
+                speech=speech,
                 watched=Watched(getattr(current_process(), "index", 0)),
             )
         )
@@ -176,6 +174,7 @@ def _end(**_: Any) -> None:
         child = _children.pop()
         end_tracing()
         child.telemetry.shutdown()
+        child.speech.close()
         child.engine.dispose()
 
 
@@ -408,17 +407,16 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
 
     def act() -> None:
         try:
-            heard = read_chunk(path) if samples is None else samples
+            heard = Speech(
+                samples=read_chunk(path) if samples is None else samples,
+                start_seconds=work.start_seconds,
+                end_seconds=work.end_seconds,
+            )
             began = time.monotonic()
             with span("transcribe"):
-                result = transcribe(
-                    child.model,
-                    heard,
-                    start_seconds=work.start_seconds,
-                    end_seconds=work.end_seconds,
-                )
+                (result,) = child.speech.transcribe([heard])
             taken = time.monotonic() - began
-            stored = store_result(child.engine, work, result, model=child.model_name)
+            stored = store_result(child.engine, work, result, model=child.speech.model)
         except Exception:
             child.telemetry.count(CHUNKS, FAILED)
             raise

@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.throughput [--processes 2] [--copies 16]
 
-Both sides transcribe the same chunks of the same recording with the same engine call and the same
-number of processes. The bare engine gets its chunks cut beforehand; the stack's time runs from
-the upload to the completed recording, so it pays for upload, decoding, voice activity, queue,
-leases, Postgres, metrics and the API as well.
+Both sides transcribe the same chunks of the same recording with the same engine call (the pass for
+fillers included) and the same number of processes. The bare engine gets its chunks cut beforehand;
+the stack's time runs from the upload to the completed recording, so it pays for upload, decoding,
+voice activity, queue, leases, Postgres, metrics and the API as well.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import multiprocessing
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from services.worker.engine import load_model, transcribe
+from services.worker.engines import Speech, SpeechEngine, make_speech_engine
 from services.worker.speech import Stretch, VoiceActivity, stretches
 from speakfit.audio import decode
 from speakfit.settings import Settings
@@ -27,7 +26,7 @@ from speakfit_ops.stack import Stack
 # Seldom: the same two cores answer it.
 _POLL = 0.25
 
-_model: Any = None
+_engine: SpeechEngine | None = None
 
 
 def engine_settings(environment: dict[str, str]) -> Settings:
@@ -40,16 +39,21 @@ _WHISPER = ("whisper_model", "whisper_device", "whisper_compute_type")
 
 
 def begin(settings: Settings) -> None:
-    global _model
-    _model = load_model(settings)
+    global _engine
+    _engine = make_speech_engine(settings)
+    _engine.load()
 
 
 def transcribe_one(stretch: Stretch) -> int:
-    found = transcribe(
-        _model,
-        stretch.samples,
-        start_seconds=stretch.start_seconds,
-        end_seconds=stretch.end_seconds,
+    assert _engine is not None
+    (found,) = _engine.transcribe(
+        [
+            Speech(
+                samples=stretch.samples,
+                start_seconds=stretch.start_seconds,
+                end_seconds=stretch.end_seconds,
+            )
+        ]
     )
     return len(found["segments"])
 

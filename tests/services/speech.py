@@ -6,6 +6,7 @@ import wave
 from pathlib import Path
 
 import av
+import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,17 @@ Samples = NDArray[np.int16]
 
 KENNEDY = SAMPLES / "kennedy.flac"
 AUSTEN = SAMPLES / "austen.flac"
+
+WORDS = jiwer.Compose(
+    [
+        jiwer.ToLowerCase(),
+        jiwer.SubstituteRegexes({"-": " ", r"\bmr\b": "mister"}),
+        jiwer.RemovePunctuation(),
+        jiwer.RemoveMultipleSpaces(),
+        jiwer.Strip(),
+        jiwer.ReduceToListOfListOfWords(),
+    ]
+)
 
 CODECS = {
     "wav": "pcm_s16le",
@@ -64,3 +76,13 @@ def encode(path: Path, samples: Samples) -> Path:
             output.mux(stream.encode(piece))
         output.mux(stream.encode(None))
     return path
+
+
+def known_text(sample: str) -> str:
+    """What is said in a sample."""
+    return " ".join((SAMPLES / f"{sample}.txt").read_text(encoding="utf-8").split())
+
+
+def word_error_rate(said: str, heard: str) -> float:
+    """Word errors by words said, case and punctuation aside."""
+    return float(jiwer.wer(said, heard, reference_transform=WORDS, hypothesis_transform=WORDS))

@@ -1,0 +1,135 @@
+"""How many spoken fillers the worker finds, with and without its second pass, and how many it
+makes up.
+
+    python -m tests.benchmarks.fillers
+
+eSpeak NG says sentences with `um` and `uh` between their halves, in three voices at two speeds. A
+filler counts as found when one is reported within 0.75 s of it. Made-up fillers are counted in the
+same sentences without any and in the sample recordings. speakfit.fillers.RECALL holds the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.api.seams import Heard
+from services.api.transcript import Transcript, assemble
+from services.worker.engines import Speech
+from services.worker.engines.whisper import WhisperEngine
+from speakfit.audio import SAMPLE_RATE
+from speakfit.settings import Settings
+from speakfit_ops.stack import local_whisper_model
+from tests.benchmarks.synthesis import Voice
+from tests.services.speech import AUSTEN, KENNEDY, Samples, samples_of, silence
+
+NEAR_SECONDS = 0.75
+VOICES = ("en-us", "en-us+f3", "en+m3")
+SPEEDS = (140, 170)
+SENTENCES = (
+    ("So today I would like to", "um", "talk about the results of the last quarter."),
+    ("We have made good progress on", "uh", "the new product and its launch."),
+    ("Our customers told us that they", "um", "really want a simpler way to begin."),
+    ("I think the most important lesson is", "uh", "that we should listen more often."),
+    ("The second point that I want to make", "um", "is about the way we work together."),
+    ("Let me give you", "uh", "one example from the team in Boston."),
+    ("They started with a very small", "um", "budget and only two engineers."),
+    ("In the end it was", "uh", "a great success for everybody."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """Speech and when its fillers are said, in seconds."""
+
+    samples: Samples
+    fillers: tuple[float, ...]
+
+
+def speeches(*, with_fillers: bool) -> list[Spoken]:
+    """Four sentences each: all voices, all speeds."""
+    found: list[Spoken] = []
+    for name in VOICES:
+        for speed in SPEEDS:
+            voice = Voice(name, words_per_minute=speed)
+            for some in (SENTENCES[:4], SENTENCES[4:]):
+                pieces: list[Samples] = []
+                times: list[float] = []
+                for before, filler, after in some:
+                    pieces += [voice.say(before), silence(0.15)]
+                    if with_fillers:
+                        said = voice.say(filler + ",")
+                        begin = sum(map(len, pieces))
+                        times.append((begin + len(said) / 2) / SAMPLE_RATE)
+                        pieces += [said, silence(0.2)]
+                    pieces += [voice.say(after), silence(0.6)]
+                found.append(Spoken(samples=np.concatenate(pieces), fillers=tuple(times)))
+    return found
+
+
+def transcript(engine: WhisperEngine, samples: Samples) -> Transcript:
+    """One chunk's transcript, as the API gives it."""
+    length = len(samples) / SAMPLE_RATE
+    (result,) = engine.transcribe([Speech(samples=samples, start_seconds=0.0, end_seconds=length)])
+    return assemble(
+        recording_id="measured",
+        duration_seconds=length,
+        chunks=[Heard(start=0.0, end=length, model=engine.model, result=result)],
+        speech=[],
+    )
+
+
+def matched(spoken: Spoken, told: list[float]) -> int:
+    """How many spoken fillers have a reported one of their own nearby."""
+    left = sorted(told)
+    count = 0
+    for time in spoken.fillers:
+        near = [one for one in left if abs(one - time) <= NEAR_SECONDS]
+        if near:
+            left.remove(min(near, key=lambda one: abs(one - time)))
+            count += 1
+    return count
+
+
+def measure(engine: WhisperEngine) -> tuple[int, int, int]:
+    """Fillers found, fillers spoken, and fillers made up."""
+    found = spoken = invented = 0
+    for one in speeches(with_fillers=True):
+        told = transcript(engine, one.samples).coaching.filler_words.found
+        found += matched(one, [(filler.start + filler.end) / 2 for filler in told])
+        spoken += len(one.fillers)
+    clean = [one.samples for one in speeches(with_fillers=False)]
+    for samples in [*clean, samples_of(AUSTEN), samples_of(KENNEDY)]:
+        invented += transcript(engine, samples).coaching.filler_words.total
+    return found, spoken, invented
+
+
+def engine(*, filler_pass: bool) -> WhisperEngine:
+    """The local model, with or without its second pass."""
+    made = WhisperEngine(
+        Settings(
+            whisper_model=local_whisper_model(),
+            whisper_device="cpu",
+            whisper_compute_type="int8",
+            filler_pass=filler_pass,
+        )
+    )
+    made.load()
+    return made
+
+
+def main() -> None:
+    """Print what speakfit.fillers.RECALL holds."""
+    for filler_pass in (False, True):
+        listening = engine(filler_pass=filler_pass)
+        found, spoken, invented = measure(listening)
+        print(
+            f"{listening.model}, second pass {filler_pass}: found {found} of {spoken}, "
+            f"made up {invented} in speech without any"
+        )
+        listening.close()
+
+
+if __name__ == "__main__":
+    main()
