@@ -5,6 +5,7 @@ SpeakFitError
 ├── TargetError            a server we need is not there or does not answer
 ├── StackError             a part of the local stack did not start or died
 ├── AudioError             a recording cannot be used
+├── StoreError             the audio store is away or has not what it was given
 ├── CatalogError           a policy, route or runbook is declared wrongly
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
@@ -71,6 +72,10 @@ class AudioError(SpeakFitError):
     def __init__(self, what: str, *, code: str, where: str = "", todo: str = "") -> None:
         super().__init__(what, where=where, todo=todo)
         self.code = code
+
+
+class StoreError(SpeakFitError):
+    """The audio store is away, or has not what it was given."""
 
 
 class CatalogError(SpeakFitError):

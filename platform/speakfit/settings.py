@@ -62,7 +62,13 @@ class Settings(BaseSettings):
         description="Where runbooks are read; a page links `BASE/SUBJECT.md`.",
     )
     audio_dir: Path = Field(
-        default=Path(".speakfit/audio"), description="Folder that accepted audio is stored in."
+        default=Path(".speakfit/audio"),
+        description="Local folder for audio on its way, and for all of it without `AUDIO_STORE`.",
+    )
+    audio_store: str | None = Field(
+        default=None,
+        description="Where accepted audio is kept: `gs://BUCKET/FOLDER` or a folder; "
+        "unset means `AUDIO_DIR`.",
     )
     max_upload_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1, description="Largest upload, in bytes (Cloud Run's limit)."
@@ -92,6 +98,14 @@ class Settings(BaseSettings):
         description="Who may have issued an ID token, separated by commas.",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API.")
+
+    @field_validator("audio_store")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        scheme, separator, rest = (value or "").partition("://")
+        if separator and (scheme not in ("gs", "file") or not rest.strip("/")):
+            raise ValueError("must be a folder or gs://BUCKET/FOLDER")
+        return value
 
     @field_validator("max_recording_duration", "chunk_lease", "export_interval")
     @classmethod

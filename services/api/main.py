@@ -20,11 +20,11 @@ from services.api.callers import Callers, Guard, make_verifiers
 from services.api.envelope import Envelope
 from services.api.gauges import DATABASE_GAUGES, broker_gauges, database_gauges
 from services.api.measure import Measure, be_born
-from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER
 from speakfit.settings import Settings, read_settings
+from speakfit.store import open_store
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
 ROUTERS = (recordings.router, readiness.router)
@@ -46,13 +46,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     engine = make_engine(settings.require("database_url"), pool_size=_POOL_SIZE)
     celery = make_celery(settings.require("redis_url"))
+    store = open_store(settings)
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
     relay = _Relay(engine, celery, news)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        free_incoming(settings.audio_dir)
+        store.free_parts()
         telemetry.start()
         relay.start()
         try:
@@ -69,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = recordings.Services(
-        settings=settings, engine=engine, celery=celery, outbox_has_news=news
+        settings=settings, engine=engine, store=store, celery=celery, outbox_has_news=news
     )
     problems.install(app)
     for router in ROUTERS:

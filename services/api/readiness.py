@@ -15,6 +15,7 @@ from services.api.callers import OPEN
 from services.api.recordings import Services
 from speakfit.database import current_revision, head_revision
 from speakfit.jobs import make_redis
+from speakfit.store import AudioStore
 
 
 class Check(BaseModel):
@@ -48,13 +49,14 @@ async def healthz() -> dict[str, str]:
     openapi_extra=OPEN,
 )
 def readyz(request: Request) -> JSONResponse:
-    """Database, broker and migrations, each with its latency; 503 while one fails."""
+    """Database, broker, migrations and audio store, each with its latency; 503 while one fails."""
     services: Services = request.app.state.services
     client = make_redis(services.settings.require("redis_url"))
     checks = {
         "database": _timed(lambda: _database(services.engine)),
         "redis": _timed(lambda: _redis(client)),
         "migrations": _timed(lambda: _migrations(services.engine)),
+        "storage": _timed(lambda: _storage(services.store)),
     }
     ready = all(check.ok for check in checks.values())
     return JSONResponse(
@@ -81,6 +83,11 @@ def _database(engine: Engine) -> str:
 def _redis(client: redis.Redis) -> str:
     with client:
         client.ping()
+    return "answers"
+
+
+def _storage(store: AudioStore) -> str:
+    store.check()
     return "answers"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import threading
 import time
 import uuid
 from datetime import timedelta
-from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import Engine, delete, func, select, text, update
@@ -25,7 +23,6 @@ from sqlalchemy.orm import Session
 
 from services.worker.dead_letters import bury_exhausted
 from services.worker.lease import claimable_jobs
-from speakfit.audio import chunk_path
 from speakfit.database import OutboxMessage, WorkerHeartbeat, database_now, transaction
 from speakfit.jobs import (
     BROKER_ERRORS,
@@ -35,6 +32,7 @@ from speakfit.jobs import (
     waiting_count,
 )
 from speakfit.settings import Settings
+from speakfit.store import open_store
 
 SWEEP_EVERY = timedelta(milliseconds=500)
 
@@ -58,7 +56,7 @@ class Sweep:
     def __init__(self, engine: Engine, app: Celery, settings: Settings) -> None:
         self._engine = engine
         self._app = app
-        self._audio_dir = settings.audio_dir
+        self._store = open_store(settings)
         self._redis = make_redis(settings.require("redis_url"))
         self._missed = 0
 
@@ -73,7 +71,7 @@ class Sweep:
             unsent = session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
         for recording_id in failed:
             logger.error("a recording failed", extra={"context": {"recording": str(recording_id)}})
-            remove_chunks(self._audio_dir, recording_id)
+            self._store.remove_chunks(recording_id)
         missing = max(0, len(jobs) - unsent - waiting_count(self._redis)) if jobs else 0
         again = jobs[: min(missing, self._missed)]
         for job in again:
@@ -88,11 +86,6 @@ class Sweep:
         if session.get_bind().dialect.name != "postgresql":
             return True
         return bool(session.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")))
-
-
-def remove_chunks(audio_dir: Path, recording_id: uuid.UUID) -> None:
-    """Remove the chunk files of a finished recording; its upload stays."""
-    shutil.rmtree(chunk_path(audio_dir, recording_id, 0).parent, ignore_errors=True)
 
 
 class Heartbeat:

@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -39,13 +39,13 @@ from services.worker.results import (
     store_result,
 )
 from services.worker.speech import Stretch, VoiceActivity, spans, stretches
-from services.worker.sweep import remove_chunks
-from speakfit.audio import Samples, chunk_path, decode, read_chunk, source_path, write_chunk
+from speakfit.audio import Samples, decode, pack_chunk, unpack_chunk
 from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
 from speakfit.jobs import BROKER_ERRORS, PREPARE, TRANSCRIBE, relay_outbox
 from speakfit.metrics import CHUNKS
 from speakfit.settings import Settings, read_settings
+from speakfit.store import AudioStore, chunk_key, open_store, source_key
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 
 # What a bad byte in the audio, or our own mistake about it, raises. Everything else is taken for
@@ -80,6 +80,7 @@ class Cutting:
 
     work: Preparation
     renewal: Renewal
+    windows: Generator[Samples]
     stretches: Iterator[Stretch]
     judged: list[float]
     finished: frozenset[int] = frozenset()
@@ -101,6 +102,7 @@ class Child:
     settings: Settings
     engine: Engine
     telemetry: Telemetry
+    store: AudioStore
     model: Any
     model_name: str
     cuttings: list[Cutting] = field(default_factory=list)
@@ -138,6 +140,7 @@ def _begin(**_: Any) -> None:
                 settings=settings,
                 engine=engine_from(settings),
                 telemetry=telemetry,
+                store=open_store(settings),
                 model=model,
                 model_name=Path(check_model(settings)).name,
             )
@@ -279,7 +282,7 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
             _close(child, held)
             detail = f"{error.what} {error.todo}"
             fail_preparation(child.engine, work, code=error.code, detail=detail)
-            remove_chunks(child.settings.audio_dir, work.recording_id)
+            child.store.remove_chunks(work.recording_id)
             logger.info(
                 "recording refused", extra={"context": {**_named(work), "code": error.code}}
             )
@@ -294,14 +297,12 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
 
 def _open(child: Child, work: Preparation) -> Cutting:
     """Nothing is read yet, so nothing fails here."""
-    limit = child.settings.max_recording_duration.total_seconds()
-    windows = decode(
-        source_path(child.settings.audio_dir, work.recording_id), longest_seconds=limit
-    )
+    windows = _windows(child, work)
     judged: list[float] = []
     cutting = Cutting(
         work=work,
         renewal=Renewal(child.engine, work, child.settings.chunk_lease),
+        windows=windows,
         stretches=stretches(windows, VoiceActivity(), judged),
         judged=judged,
     )
@@ -309,8 +310,16 @@ def _open(child: Child, work: Preparation) -> Cutting:
     return cutting
 
 
+def _windows(child: Child, work: Preparation) -> Generator[Samples]:
+    """The recording's samples; closing it lets go of the local copy of a file in a bucket."""
+    limit = child.settings.max_recording_duration.total_seconds()
+    with child.store.local(source_key(work.recording_id, work.object_key), work.checksum) as path:
+        yield from decode(path, longest_seconds=limit)
+
+
 def _close(child: Child, cutting: Cutting) -> None:
     cutting.renewal.stop()
+    cutting.windows.close()
     if cutting in child.cuttings:
         child.cuttings.remove(cutting)
 
@@ -327,8 +336,8 @@ def _cut_batch(child: Child, cutting: Cutting) -> None:
     ]
     for cut, stretch in zip(cuts, batch, strict=True):
         if cut.index not in cutting.finished:
-            path = chunk_path(child.settings.audio_dir, work.recording_id, cut.index)
-            write_chunk(path, stretch.samples)
+            key = chunk_key(work.recording_id, cut.index)
+            child.store.write(key, pack_chunk(stretch.samples))
     cutting.count += len(cuts)
     if len(batch) == size:
         if not store_cuts(child.engine, work, cuts):
@@ -359,7 +368,7 @@ def _discard(child: Child, cutting: Cutting) -> None:
     """Another process cuts it now, or it was cancelled or deleted: then its chunks go too."""
     _close(child, cutting)
     if not still_wanted(child.engine, cutting.work.recording_id):
-        remove_chunks(child.settings.audio_dir, cutting.work.recording_id)
+        child.store.remove_chunks(cutting.work.recording_id)
 
 
 def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
@@ -367,7 +376,7 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
 
     def act() -> None:
         try:
-            heard = read_chunk(path) if samples is None else samples
+            heard = unpack_chunk(child.store.read(key)) if samples is None else samples
             result = transcribe(
                 child.model,
                 heard,
@@ -383,11 +392,11 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
         if stored.recording_finished:
             _complete(child, work.recording_id)
 
-    path = chunk_path(child.settings.audio_dir, work.recording_id, work.index)
+    key = chunk_key(work.recording_id, work.index)
     with renewed(child.engine, work, child.settings.chunk_lease) as renewal:
         return _attempt(child, work, act, renewal.stop)
 
 
 def _complete(child: Child, recording_id: uuid.UUID) -> None:
-    remove_chunks(child.settings.audio_dir, recording_id)
+    child.store.remove_chunks(recording_id)
     logger.info("recording completed", extra={"context": {"recording": str(recording_id)}})
