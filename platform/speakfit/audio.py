@@ -6,9 +6,9 @@ choose a playlist format, and a playlist may name other files on this machine.
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import uuid
 import wave
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,34 +61,20 @@ class Probe:
     duration: timedelta
 
 
-def source_path(audio_dir: Path, recording_id: uuid.UUID) -> Path:
-    """Where a recording is kept as it was uploaded."""
-    return audio_dir / str(recording_id) / "source"
+def pack_chunk(samples: Samples) -> bytes:
+    """A chunk as it waits in the store: a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as output:
+        output.setnchannels(1)
+        output.setsampwidth(2)
+        output.setframerate(SAMPLE_RATE)
+        output.writeframes(samples.astype("<i2").tobytes())
+    return file.getvalue()
 
 
-def chunk_path(audio_dir: Path, recording_id: uuid.UUID, index: int) -> Path:
-    """Where a chunk's samples wait to be transcribed."""
-    return audio_dir / str(recording_id) / "chunks" / f"{index:05d}.wav"
-
-
-def write_chunk(path: Path, samples: Samples) -> None:
-    """Write a chunk so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
-    with part.open("wb") as file:
-        with wave.open(file, "wb") as output:
-            output.setnchannels(1)
-            output.setsampwidth(2)
-            output.setframerate(SAMPLE_RATE)
-            output.writeframes(samples.astype("<i2").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def read_chunk(path: Path) -> Samples:
+def unpack_chunk(content: bytes) -> Samples:
     """The samples of a chunk."""
-    with wave.open(str(path), "rb") as source:
+    with wave.open(io.BytesIO(content), "rb") as source:
         return np.frombuffer(source.readframes(source.getnframes()), dtype="<i2")
 
 

@@ -6,6 +6,7 @@ SpeakFitError
 ├── StackError             a part of the local stack did not start or died
 ├── AudioError             a recording cannot be used
 ├── NotRecordedError       the recorded engine does not know a chunk
+├── StoreError             the audio store is away or has not what it was given
 ├── CatalogError           a policy, route or runbook is declared wrongly
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
@@ -78,6 +79,10 @@ class AudioError(SpeakFitError):
 
 class NotRecordedError(SpeakFitError, LookupError):
     """The recorded engine does not know a chunk; asking again cannot help."""
+
+
+class StoreError(SpeakFitError):
+    """The audio store is away, or has not what it was given."""
 
 
 class CatalogError(SpeakFitError):

@@ -129,7 +129,13 @@ class Settings(BaseSettings):
         description="Where runbooks are read; a page links `BASE/SUBJECT.md`.",
     )
     audio_dir: Path = Field(
-        default=Path(".speakfit/audio"), description="Folder that accepted audio is stored in."
+        default=Path(".speakfit/audio"),
+        description="Local folder for audio on its way, and for all of it without `AUDIO_STORE`.",
+    )
+    audio_store: str | None = Field(
+        default=None,
+        description="Where accepted audio is kept: `gs://BUCKET/FOLDER` or a folder; "
+        "unset means `AUDIO_DIR`.",
     )
     max_upload_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1, description="Largest upload, in bytes (Cloud Run's limit)."
@@ -191,6 +197,14 @@ class Settings(BaseSettings):
         description="Release that metrics carry where no Cloud Run revision names it; unset means "
         "the installed package's version.",
     )
+
+    @field_validator("audio_store")
+    @classmethod
+    def _known_store(cls, value: str | None) -> str | None:
+        scheme, separator, rest = (value or "").partition("://")
+        if separator and (scheme not in ("gs", "file") or not rest.strip("/")):
+            raise ValueError("must be a folder or gs://BUCKET/FOLDER")
+        return value
 
     @field_validator(
         "answer_timeout",

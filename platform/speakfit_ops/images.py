@@ -45,8 +45,10 @@ class Image:
 
 IMAGES = (
     # The API's image also migrates the database.
-    Image(folder="api", modules=("services.api", "speakfit.database"), by_name=("psycopg",)),
-    Image(folder="gpu-worker", modules=("services.worker",), by_name=("psycopg",)),
+    Image(
+        folder="api", modules=("services.api", "speakfit.database"), by_name=("gcsfs", "psycopg")
+    ),
+    Image(folder="gpu-worker", modules=("services.worker",), by_name=("gcsfs", "psycopg")),
 )
 
 

@@ -31,12 +31,12 @@ from services.api.gauges import (
 from services.api.ledger import Ledger
 from services.api.measure import Measure, be_born
 from services.api.rate_limit import Buckets, Quota, RateLimit
-from services.api.uploads import free_incoming
 from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER, REJECTIONS, Pool, Rejection
 from speakfit.pool import GAUGE_POOL, POOL_GAUGES, api_pool, pool_gauges
 from speakfit.settings import Settings, read_settings
+from speakfit.store import open_store
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 from speakfit.tracing import begin_tracing, end_tracing
 
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     engine = make_engine(settings.require("database_url"), pool=api_pool(settings))
     celery = make_celery(settings.require("redis_url"))
+    store = open_store(settings)
     news = threading.Event()
     telemetry = make_telemetry(settings, service="api")
     begin_tracing(settings, telemetry.resource)
@@ -66,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        free_incoming(settings.audio_dir)
+        store.free_parts()
         telemetry.start()
         ledger.start()
         relay.start()
@@ -88,7 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = recordings.Services(
-        settings=settings, engine=engine, celery=celery, outbox_has_news=news
+        settings=settings, engine=engine, store=store, celery=celery, outbox_has_news=news
     )
     problems.install(app)
     for router in ROUTERS:

@@ -16,6 +16,7 @@ from services.api.recordings import Services
 from speakfit.database import current_revision, is_behind
 from speakfit.jobs import make_redis
 from speakfit.settings import release
+from speakfit.store import AudioStore
 
 
 class Check(BaseModel):
@@ -54,13 +55,14 @@ async def healthz() -> dict[str, str]:
     openapi_extra=OPEN,
 )
 def readyz(request: Request) -> JSONResponse:
-    """Database, broker and migrations, with latencies; 503 while one that is needed fails."""
+    """Database, broker, migrations and audio store; 503 while a needed one fails."""
     services: Services = request.app.state.services
     client = make_redis(services.settings.require("redis_url"))
     checks = {
         "database": _timed(lambda: _database(services.engine)),
         "redis": _timed(lambda: _redis(client)),
         "migrations": _timed(lambda: _migrations(services.engine)),
+        "storage": _timed(lambda: _storage(services.store)),
     }
     failing = [name for name, check in checks.items() if not check.ok]
     degraded = [name for name in failing if name in SPARED]
@@ -90,6 +92,11 @@ def _database(engine: Engine) -> str:
 def _redis(client: redis.Redis) -> str:
     with client:
         client.ping()
+    return "answers"
+
+
+def _storage(store: AudioStore) -> str:
+    store.check()
     return "answers"
 
 

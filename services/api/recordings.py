@@ -24,7 +24,7 @@ from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.seams import Heard
 from services.api.transcript import Transcript, assemble
-from services.api.uploads import FIELD, Upload, receive
+from services.api.uploads import FIELD, Upload, receive, storage_problems
 from speakfit.audio import Probe, probe, too_long
 from speakfit.database import (
     Chunk,
@@ -36,7 +36,9 @@ from speakfit.database import (
 )
 from speakfit.errors import AudioError
 from speakfit.jobs import CHUNK_LENGTH, PREPARE, Job, post
+from speakfit.objects import hold_object, put_object
 from speakfit.settings import Settings
+from speakfit.store import AudioStore
 from speakfit.tracing import traceparent
 
 _AUDIO_STATUS = {"not-audio": HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
@@ -69,6 +71,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    store: AudioStore
     celery: Celery
     outbox_has_news: threading.Event
 
@@ -130,7 +133,7 @@ async def accept(
     request: Request, response: Response, services: Given, caller: Writer, _: HasRoom
 ) -> RecordingView:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
-    upload = await receive(request, services.settings.audio_dir, services.settings.max_upload_bytes)
+    upload = await receive(request, services.store, services.settings.max_upload_bytes)
     view = await run_in_threadpool(_accept, services, caller, upload)
     response.headers["Location"] = view.links.self
     return view
@@ -139,41 +142,51 @@ async def accept(
 def _accept(services: Services, caller: Identity, upload: Upload) -> RecordingView:
     try:
         measured = _measure(upload, services.settings)
-        final = upload.keep(services.settings.audio_dir)
-    except BaseException:
+        view = None
+        while view is None:
+            view = _keep(services, caller, upload, measured)
+    finally:
         upload.discard()
-        raise
-    try:
-        with transaction(services.engine) as session:
-            recording = Recording(
-                id=upload.recording_id,
-                caller_id=caller.caller_id,
-                content_type=measured.content_type,
-                size_bytes=upload.size_bytes,
-                checksum=upload.checksum,
-                duration_seconds=measured.duration.total_seconds(),
-                expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
-                traceparent=traceparent(),
-                created_at=database_now(),
-            )
-            session.add(recording)
-            # The outbox row refers to the recording, which must be there first.
-            session.flush()
-            post(
-                session,
-                Job(task=PREPARE, recording_id=upload.recording_id, traceparent=traceparent()),
-            )
-            session.flush()
-            # Read before the commit: after it nothing may turn the 202 into an error.
-            session.refresh(recording)
-            view = _view(recording, done=0)
-    except BaseException:
-        # Not accepted, so not kept.
-        final.unlink(missing_ok=True)
-        final.parent.rmdir()
-        raise
     services.outbox_has_news.set()
     return view
+
+
+def _keep(
+    services: Services, caller: Identity, upload: Upload, measured: Probe
+) -> RecordingView | None:
+    """Store the audio and its recording; None when a delete of equal audio came between."""
+    # What goes wrong from here on leaves at most an unused object, which the sweep removes.
+    with storage_problems():
+        key = put_object(
+            services.engine,
+            services.store,
+            upload.part,
+            checksum=upload.checksum,
+            size_bytes=upload.size_bytes,
+        )
+    with transaction(services.engine) as session:
+        if not hold_object(session, key):
+            return None
+        recording = Recording(
+            id=uuid.uuid4(),
+            caller_id=caller.caller_id,
+            object_key=key,
+            content_type=measured.content_type,
+            size_bytes=upload.size_bytes,
+            checksum=upload.checksum,
+            duration_seconds=measured.duration.total_seconds(),
+            expected_chunks=max(1, math.ceil(measured.duration / CHUNK_LENGTH)),
+            traceparent=traceparent(),
+            created_at=database_now(),
+        )
+        session.add(recording)
+        # The outbox row refers to the recording, which must be there first.
+        session.flush()
+        post(session, Job(task=PREPARE, recording_id=recording.id, traceparent=traceparent()))
+        session.flush()
+        # Read before the commit: after it nothing may turn the 202 into an error.
+        session.refresh(recording)
+        return _view(recording, done=0)
 
 
 def _measure(upload: Upload, settings: Settings) -> Probe:

@@ -9,12 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import time
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -24,8 +20,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from services.api.problems import Problem
-from speakfit.audio import source_path
+from services.api.problems import Problem, unavailable
+from speakfit.errors import StoreError
+from speakfit.store import AudioStore
 
 FIELD = "file"
 
@@ -35,14 +32,12 @@ _WRITE_BYTES = 1024 * 1024
 _ENVELOPE_BYTES = 64 * 1024
 _LONGEST_BOUNDARY = 70
 """RFC 2046, section 5.1.1."""
-_ABANDONED_AFTER = timedelta(hours=6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file that is on the disk, under a name no reader looks for yet."""
+    """A file that is on the disk, not yet in the audio store."""
 
-    recording_id: uuid.UUID
     part: Path
     size_bytes: int
     checksum: str
@@ -51,19 +46,9 @@ class Upload:
         """Remove it; nothing remains."""
         self.part.unlink(missing_ok=True)
 
-    def keep(self, audio_dir: Path) -> Path:
-        """Give it its final name, durably: once accepted it must survive a power cut."""
-        final = source_path(audio_dir, self.recording_id)
-        with disk_problems():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            self.part.replace(final)
-            for folder in (final.parent, audio_dir):
-                _sync_folder(folder)
-        return final
 
-
-class disk_problems:  # noqa: N801 - used like contextlib.suppress
-    """Turn a full disk into 507; other failures of the disk stay errors."""
+class storage_problems:  # noqa: N801 - used like contextlib.suppress
+    """Turn a full disk into 507 and a store that is away into 503; the rest stays errors."""
 
     def __enter__(self) -> None:
         return None
@@ -78,14 +63,8 @@ class disk_problems:  # noqa: N801 - used like contextlib.suppress
                 todo="Try again later; the operator must free space in AUDIO_DIR.",
                 headers={"Retry-After": "60"},
             ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if isinstance(error, StoreError):
+            raise unavailable("audio store") from error
 
 
 class _FilePart:
@@ -161,7 +140,7 @@ class _FilePart:
         return self._hash.hexdigest()
 
 
-async def receive(request: Request, audio_dir: Path, limit: int) -> Upload:
+async def receive(request: Request, store: AudioStore, limit: int) -> Upload:
     """Store the request's file; a Problem says why not, and then nothing is left on the disk."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
@@ -173,11 +152,8 @@ async def receive(request: Request, audio_dir: Path, limit: int) -> Upload:
             detail="Expected multipart/form-data.",
             todo=f"Send the audio as the form field `{FIELD}`: curl -F {FIELD}=@talk.wav ...",
         )
-    recording_id = uuid.uuid4()
-    folder = audio_dir / ".incoming"
-    part = folder / f"{recording_id}.part"
-    with disk_problems():
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_problems():
+        part = store.new_part()
         try:
             with part.open("wb") as output:
                 taken = _FilePart(output, limit)
@@ -188,9 +164,7 @@ async def receive(request: Request, audio_dir: Path, limit: int) -> Upload:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    return Upload(
-        recording_id=recording_id, part=part, size_bytes=taken.size, checksum=taken.checksum
-    )
+    return Upload(part=part, size_bytes=taken.size, checksum=taken.checksum)
 
 
 async def _pump(
@@ -259,15 +233,3 @@ def _incomplete() -> Problem:
         detail="The form ended before its closing boundary, or is malformed.",
         todo="Upload it again.",
     )
-
-
-def free_incoming(audio_dir: Path) -> None:
-    """Remove what uploads left behind when a process was killed; called at the start.
-
-    Only what is old: another replica may be receiving into the same folder right now.
-    """
-    horizon = time.time() - _ABANDONED_AFTER.total_seconds()
-    for part in (audio_dir / ".incoming").glob("*.part"):
-        with suppress(FileNotFoundError):
-            if part.stat().st_mtime < horizon:
-                part.unlink()

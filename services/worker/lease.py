@@ -75,6 +75,8 @@ class Preparation:
     owner: uuid.UUID
     traceparent: str | None
     duration_seconds: float
+    object_key: str | None
+    checksum: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +245,12 @@ def _take_recording(session: Session, found: _Candidate, lease: timedelta) -> Pr
             lease_owner=owner,
             lease_expires_at=database_now(lease),
         )
-        .returning(Recording.traceparent, Recording.duration_seconds)
+        .returning(
+            Recording.traceparent,
+            Recording.duration_seconds,
+            Recording.object_key,
+            Recording.checksum,
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if row is None:
@@ -253,6 +260,8 @@ def _take_recording(session: Session, found: _Candidate, lease: timedelta) -> Pr
         owner=owner,
         traceparent=row.traceparent,
         duration_seconds=row.duration_seconds,
+        object_key=row.object_key,
+        checksum=row.checksum,
     )
 
 

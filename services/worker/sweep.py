@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import threading
 import time
 import uuid
 from datetime import timedelta
-from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import Engine, delete, func, select, text, update
@@ -26,8 +24,8 @@ from sqlalchemy.orm import Session
 from services.worker.dead_letters import bury_exhausted
 from services.worker.lease import claimable_jobs
 from services.worker.watch import Watch
-from speakfit.audio import chunk_path
 from speakfit.database import OutboxMessage, WorkerHeartbeat, database_now, transaction
+from speakfit.errors import StoreError
 from speakfit.jobs import (
     BROKER_ERRORS,
     make_redis,
@@ -35,9 +33,12 @@ from speakfit.jobs import (
     send,
     waiting_count,
 )
+from speakfit.objects import remove_unused, unused_objects
 from speakfit.settings import Settings
+from speakfit.store import open_store
 
 SWEEP_EVERY = timedelta(milliseconds=500)
+_TIDY_EVERY = timedelta(minutes=10)
 
 _AT_ONCE = 1_000
 _UNKNOWN_SCALE_BEAT = timedelta(seconds=1)
@@ -59,9 +60,10 @@ class Sweep:
     def __init__(self, engine: Engine, app: Celery, settings: Settings) -> None:
         self._engine = engine
         self._app = app
-        self._audio_dir = settings.audio_dir
+        self._store = open_store(settings)
         self._redis = make_redis(settings.require("redis_url"))
         self._missed = 0
+        self._tidy_at = 0.0
 
     def once(self) -> int:
         """Sweep, and count what was sent again; raises when the database or broker is away."""
@@ -74,7 +76,7 @@ class Sweep:
             unsent = session.scalar(select(func.count()).select_from(OutboxMessage)) or 0
         for recording_id in failed:
             logger.error("a recording failed", extra={"context": {"recording": str(recording_id)}})
-            remove_chunks(self._audio_dir, recording_id)
+            self._store.remove_chunks(recording_id)
         missing = max(0, len(jobs) - unsent - waiting_count(self._redis)) if jobs else 0
         again = jobs[: min(missing, self._missed)]
         for job in again:
@@ -82,18 +84,28 @@ class Sweep:
         self._missed = missing - len(again)
         if again:
             logger.info("sent %d messages again that the broker had lost", len(again))
+        self._tidy()
         return len(again)
+
+    def _tidy(self) -> None:
+        """Remove uploads that no recording refers to: their API died, or lost its database."""
+        if time.monotonic() < self._tidy_at:
+            return
+        self._tidy_at = time.monotonic() + _TIDY_EVERY.total_seconds()
+        with transaction(self._engine) as session:
+            unused = unused_objects(session)
+        for key in unused:
+            try:
+                remove_unused(self._engine, self._store, key)
+            except (OSError, StoreError) as error:
+                logger.warning("unused audio could not be removed: %s", type(error).__name__)
+                return
 
     def _alone(self, session: Session) -> bool:
         """One worker sweeps at a time, else each lost message would be sent once a worker."""
         if session.get_bind().dialect.name != "postgresql":
             return True
         return bool(session.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")))
-
-
-def remove_chunks(audio_dir: Path, recording_id: uuid.UUID) -> None:
-    """Remove the chunk files of a finished recording; its upload stays."""
-    shutil.rmtree(chunk_path(audio_dir, recording_id, 0).parent, ignore_errors=True)
 
 
 class Heartbeat:

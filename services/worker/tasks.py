@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -41,9 +41,8 @@ from services.worker.results import (
     store_result,
 )
 from services.worker.speech import Stretch, VoiceActivity, spans, stretches
-from services.worker.sweep import remove_chunks
 from services.worker.watch import Watched
-from speakfit.audio import Samples, chunk_path, decode, read_chunk, source_path, write_chunk
+from speakfit.audio import Samples, decode, pack_chunk, unpack_chunk
 from speakfit.database import engine_from
 from speakfit.errors import AudioError, SpeakFitError
 from speakfit.jobs import BROKER_ERRORS, CHUNK_LENGTH, PREPARE, TRANSCRIBE, relay_outbox
@@ -57,6 +56,7 @@ from speakfit.metrics import (
 )
 from speakfit.pool import POOL_GAUGES, TASK_POOL, pool_gauges
 from speakfit.settings import Settings, read_settings
+from speakfit.store import AudioStore, chunk_key, open_store, source_key
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 from speakfit.tracing import begin_tracing, end_tracing, span
 
@@ -93,6 +93,7 @@ class Cutting:
 
     work: Preparation
     renewal: Renewal
+    windows: Generator[Samples]
     stretches: Iterator[Stretch]
     judged: list[float]
     finished: frozenset[int] = frozenset()
@@ -116,6 +117,7 @@ class Child:
     telemetry: Telemetry
     speech: SpeechEngine
     watched: Watched
+    store: AudioStore
     cuttings: list[Cutting] = field(default_factory=list)
     next: _Next | None = None
     troubles: int = 0
@@ -160,6 +162,7 @@ def _begin(**_: Any) -> None:
                 telemetry=telemetry,
                 speech=speech,
                 watched=Watched(getattr(current_process(), "index", 0)),
+                store=open_store(settings),
             )
         )
     except Exception:
@@ -317,7 +320,7 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
             _close(child, held)
             detail = f"{error.what} {error.todo}"
             fail_preparation(child.engine, work, code=error.code, detail=detail)
-            remove_chunks(child.settings.audio_dir, work.recording_id)
+            child.store.remove_chunks(work.recording_id)
             logger.info(
                 "recording refused", extra={"context": {**_named(work), "code": error.code}}
             )
@@ -334,14 +337,12 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
 
 def _open(child: Child, work: Preparation) -> Cutting:
     """Nothing is read yet, so nothing fails here."""
-    limit = child.settings.max_recording_duration.total_seconds()
-    windows = decode(
-        source_path(child.settings.audio_dir, work.recording_id), longest_seconds=limit
-    )
+    windows = _windows(child, work)
     judged: list[float] = []
     cutting = Cutting(
         work=work,
         renewal=Renewal(child.engine, work, child.settings.chunk_lease),
+        windows=windows,
         stretches=stretches(windows, VoiceActivity(), judged),
         judged=judged,
     )
@@ -349,8 +350,16 @@ def _open(child: Child, work: Preparation) -> Cutting:
     return cutting
 
 
+def _windows(child: Child, work: Preparation) -> Generator[Samples]:
+    """The recording's samples; closing it lets go of the local copy of a file in a bucket."""
+    limit = child.settings.max_recording_duration.total_seconds()
+    with child.store.local(source_key(work.recording_id, work.object_key), work.checksum) as path:
+        yield from decode(path, longest_seconds=limit)
+
+
 def _close(child: Child, cutting: Cutting) -> None:
     cutting.renewal.stop()
+    cutting.windows.close()
     if cutting in child.cuttings:
         child.cuttings.remove(cutting)
 
@@ -367,8 +376,8 @@ def _cut_batch(child: Child, cutting: Cutting) -> None:
     ]
     for cut, stretch in zip(cuts, batch, strict=True):
         if cut.index not in cutting.finished:
-            path = chunk_path(child.settings.audio_dir, work.recording_id, cut.index)
-            write_chunk(path, stretch.samples)
+            key = chunk_key(work.recording_id, cut.index)
+            child.store.write(key, pack_chunk(stretch.samples))
     cutting.count += len(cuts)
     if len(batch) == size:
         if not store_cuts(child.engine, work, cuts):
@@ -399,7 +408,7 @@ def _discard(child: Child, cutting: Cutting) -> None:
     """Another process cuts it now, or it was cancelled or deleted: then its chunks go too."""
     _close(child, cutting)
     if not still_wanted(child.engine, cutting.work.recording_id):
-        remove_chunks(child.settings.audio_dir, cutting.work.recording_id)
+        child.store.remove_chunks(cutting.work.recording_id)
 
 
 def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
@@ -408,7 +417,7 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
     def act() -> None:
         try:
             heard = Speech(
-                samples=read_chunk(path) if samples is None else samples,
+                samples=unpack_chunk(child.store.read(key)) if samples is None else samples,
                 start_seconds=work.start_seconds,
                 end_seconds=work.end_seconds,
             )
@@ -428,7 +437,7 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
         if stored.recording_finished:
             _complete(child, work.recording_id)
 
-    path = chunk_path(child.settings.audio_dir, work.recording_id, work.index)
+    key = chunk_key(work.recording_id, work.index)
     limit = time_limit(child.settings.chunk_time_limit, work)
     with renewed(child.engine, work, child.settings.chunk_lease) as renewal:
         return _attempt(child, work, limit, act, renewal.stop)
@@ -441,5 +450,5 @@ def time_limit(limit: timedelta, work: ChunkWork) -> timedelta:
 
 
 def _complete(child: Child, recording_id: uuid.UUID) -> None:
-    remove_chunks(child.settings.audio_dir, recording_id)
+    child.store.remove_chunks(recording_id)
     logger.info("recording completed", extra={"context": {"recording": str(recording_id)}})

@@ -158,8 +158,10 @@ def assert_nothing_breaks(
     assert list((besieged.audio_dir / ".incoming").glob("*")) == []
     with transaction(engine) as session:
         assert session.scalar(select(func.count()).select_from(Recording)) == accepted
-    kept = list(besieged.audio_dir.glob("*/source"))
-    assert len(kept) == accepted, "what was refused leaves no file"
+        uploads = select(func.count(Recording.object_key.distinct()))
+        shared = session.scalar(uploads)
+    kept = [path for path in (besieged.audio_dir / "sha256").rglob("*") if path.is_file()]
+    assert len(kept) == shared, "what was refused leaves no file"
     for path in kept:
         decodes_within_bounds(path)
 

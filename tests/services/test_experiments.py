@@ -242,7 +242,10 @@ def test_work_whose_audio_vanished_fails_after_its_tries(
 ) -> None:
     """Before: it was retried for ever, as trouble of the machine."""
     recording_id = upload(api, KENNEDY)
-    (Path(environment["AUDIO_DIR"]) / recording_id / "source").unlink()
+    with transaction(engine) as session:
+        key = session.get_one(Recording, uuid.UUID(recording_id)).object_key
+    assert key is not None
+    (Path(environment["AUDIO_DIR"]) / key).unlink()
     with service("services.worker", environment, tmp_path / "worker.log"):
         view = finished(api, recording_id)
     assert (view["status"], view["error"]["code"]) == ("failed", "audio-missing")

@@ -28,6 +28,7 @@ from services.api.deadlines import Deadlines, Limits
 from services.api.keys import create_key
 from services.api.rate_limit import Buckets, Quota, Taken
 from speakfit.database import Recording, RecordingStatus, transaction
+from speakfit.store import object_key
 from tests.conftest import free_port, fresh_key, service, serving_api
 from tests.recording_monitoring import until
 from tests.services.speech import KENNEDY
@@ -361,4 +362,4 @@ def test_a_stop_lets_the_upload_under_way_finish_and_keeps_it(
     with transaction(engine) as session:
         kept = session.get_one(Recording, uuid.UUID(accepted["id"]))
         assert kept.status == RecordingStatus.QUEUED
-    assert list((tmp_path / "audio").glob("*/source")) != []
+    assert (tmp_path / "audio" / object_key(kept.checksum)).read_bytes() != b""

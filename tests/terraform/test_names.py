@@ -16,9 +16,6 @@ from tests.terraform.conftest import Applied
 
 ROOT = Path(__file__).resolve().parents[2]
 
-COMING = {"AUDIO_STORE"}
-"""Settings that the services read from the next release on; until then nobody reads them."""
-
 
 def planned(applied: Applied, resource_type: str) -> list[dict[str, Any]]:
     return [
@@ -45,7 +42,7 @@ def worker_variables(applied: Applied) -> set[str]:
 
 
 def test_every_variable_is_a_setting_and_every_needed_one_is_set(applied: Applied) -> None:
-    known = {name.upper() for name in Settings.model_fields} | COMING
+    known = {name.upper() for name in Settings.model_fields}
     [service] = planned(applied, "google_cloud_run_v2_service")
     [job] = planned(applied, "google_cloud_run_v2_job")
     api = variables(applied, service["template"][0]["containers"][0])
