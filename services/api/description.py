@@ -80,6 +80,7 @@ _RECORDING: dict[str, Any] = {
 }
 _EXAMPLES: Mapping[str, Any] = {
     "RecordingView": _RECORDING,
+    "RecordingPage": {"recordings": [_RECORDING], "next_cursor": None},
     "Readiness": {
         "ready": True,
         "degraded": [],

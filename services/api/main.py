@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from services.api import problems, readiness, recordings
+from services.api import lifecycle, problems, readiness, recordings
 from services.api.backlog import Backlog
 from services.api.callers import Callers, Guard, make_verifiers
 from services.api.deadlines import Deadlines, Limits
@@ -35,12 +35,13 @@ from speakfit.database import make_engine
 from speakfit.jobs import BROKER_ERRORS, make_celery, make_redis, relay_outbox
 from speakfit.metrics import QUEUE_BROKER, REJECTIONS, Pool, Rejection
 from speakfit.pool import GAUGE_POOL, POOL_GAUGES, api_pool, pool_gauges
+from speakfit.replica import reads_from
 from speakfit.settings import Settings, read_settings
 from speakfit.store import open_store
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 from speakfit.tracing import begin_tracing, end_tracing
 
-ROUTERS = (recordings.router, readiness.router)
+ROUTERS = (recordings.router, lifecycle.router, readiness.router)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
 
 _RELAY_EVERY = timedelta(seconds=1)
@@ -56,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # One line a request is ours, with the route instead of the path.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     engine = make_engine(settings.require("database_url"), pool=api_pool(settings))
+    reads = reads_from(settings, engine)
     celery = make_celery(settings.require("redis_url"))
     store = open_store(settings)
     news = threading.Event()
@@ -80,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             ledger.stop()
             await run_in_threadpool(telemetry.shutdown)
             await run_in_threadpool(end_tracing)
+            reads.dispose()
             engine.dispose()
 
     app = FastAPI(
@@ -89,7 +92,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = recordings.Services(
-        settings=settings, engine=engine, store=store, celery=celery, outbox_has_news=news
+        settings=settings,
+        engine=engine,
+        reads=reads,
+        store=store,
+        celery=celery,
+        outbox_has_news=news,
     )
     problems.install(app)
     for router in ROUTERS:

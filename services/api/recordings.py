@@ -11,15 +11,17 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from celery import Celery
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, ScalarSelect, func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
 from services.api.description import problem_answers
+from services.api.idempotency import Claim, Named, answered_once
 from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.seams import Heard
@@ -37,6 +39,7 @@ from speakfit.database import (
 from speakfit.errors import AudioError
 from speakfit.jobs import CHUNK_LENGTH, PREPARE, Job, post
 from speakfit.objects import hold_object, put_object
+from speakfit.replica import Reads
 from speakfit.settings import Settings
 from speakfit.store import AudioStore
 from speakfit.tracing import traceparent
@@ -71,6 +74,7 @@ class Services:
 
     settings: Settings
     engine: Engine
+    reads: Reads
     store: AudioStore
     celery: Celery
     outbox_has_news: threading.Event
@@ -127,33 +131,44 @@ router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
     "",
     status_code=HTTPStatus.ACCEPTED,
     openapi_extra=_UPLOAD_FORM,
-    responses=problem_answers(413, 415, 422, 507),
+    response_model=RecordingView,
+    responses=problem_answers(409, 413, 415, 422, 507),
 )
 async def accept(
-    request: Request, response: Response, services: Given, caller: Writer, _: HasRoom
-) -> RecordingView:
+    request: Request, services: Given, caller: Writer, _: HasRoom, key: Named
+) -> JSONResponse:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.store, services.settings.max_upload_bytes)
-    view = await run_in_threadpool(_accept, services, caller, upload)
-    response.headers["Location"] = view.links.self
-    return view
 
+    def create(claim: Claim | None) -> dict[str, Any]:
+        return accept_upload(services, caller, upload, claim)
 
-def _accept(services: Services, caller: Identity, upload: Upload) -> RecordingView:
     try:
-        measured = _measure(upload, services.settings)
-        view = None
-        while view is None:
-            view = _keep(services, caller, upload, measured)
+        answer = await run_in_threadpool(
+            answered_once, services.engine, caller, key,
+            route="POST /v1/recordings", payload=upload.checksum,
+            status=HTTPStatus.ACCEPTED, create=create,
+        )  # fmt: skip
     finally:
         upload.discard()
+    return answer
+
+
+def accept_upload(
+    services: Services, caller: Identity, upload: Upload, claim: Claim | None
+) -> dict[str, Any]:
+    """Make a recording of a file that is on the disk, and what the caller is told of it."""
+    measured = _measure(upload, services.settings)
+    view = None
+    while view is None:
+        view = _keep(services, caller, upload, measured, claim)
     services.outbox_has_news.set()
     return view
 
 
 def _keep(
-    services: Services, caller: Identity, upload: Upload, measured: Probe
-) -> RecordingView | None:
+    services: Services, caller: Identity, upload: Upload, measured: Probe, claim: Claim | None
+) -> dict[str, Any] | None:
     """Store the audio and its recording; None when a delete of equal audio came between."""
     # What goes wrong from here on leaves at most an unused object, which the sweep removes.
     with storage_problems():
@@ -186,7 +201,10 @@ def _keep(
         session.flush()
         # Read before the commit: after it nothing may turn the 202 into an error.
         session.refresh(recording)
-        return _view(recording, done=0)
+        answer = view_of(recording, done=0).model_dump(mode="json")
+        if claim is not None:
+            claim.settle(session, HTTPStatus.ACCEPTED, answer)
+        return answer
 
 
 def _measure(upload: Upload, settings: Settings) -> Probe:
@@ -210,13 +228,13 @@ def _measure(upload: Upload, settings: Settings) -> Probe:
 def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
     """How the recording stands and how far it is."""
     with transaction(services.engine) as session:
-        recording = own_recording(session, caller, recording_id)
-        done = session.scalar(
-            select(func.count())
-            .select_from(Chunk)
-            .where(Chunk.recording_id == recording.id, Chunk.status == ChunkStatus.DONE)
-        )
-        return _view(recording, done=done or 0)
+        # One statement: this is what callers ask again and again.
+        row = session.execute(
+            select(Recording, transcribed()).where(*_owned(caller, recording_id))
+        ).one_or_none()
+        if row is None:
+            raise _unknown()
+        return view_of(row[0], done=row[1])
 
 
 @router.get("/{recording_id}/transcript", responses=problem_answers(404, 409))
@@ -245,16 +263,29 @@ def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript
 
 def own_recording(session: Session, caller: Identity, recording_id: str) -> Recording:
     """The caller's recording of this id; what belongs to others is as unknown as what is not."""
+    recording = session.scalar(select(Recording).where(*_owned(caller, recording_id)))
+    if recording is None:
+        raise _unknown()
+    return recording
+
+
+def transcribed() -> ScalarSelect[int]:
+    """How many chunks of a recording that is selected are done."""
+    return (
+        select(func.count())
+        .select_from(Chunk)
+        .where(Chunk.recording_id == Recording.id, Chunk.status == ChunkStatus.DONE)
+        .correlate(Recording)
+        .scalar_subquery()
+    )
+
+
+def _owned(caller: Identity, recording_id: str) -> tuple[ColumnElement[bool], ...]:
     try:
         known = uuid.UUID(recording_id)
     except ValueError:
         raise _unknown() from None
-    recording = session.scalar(
-        select(Recording).where(Recording.id == known, Recording.caller_id == caller.caller_id)
-    )
-    if recording is None:
-        raise _unknown()
-    return recording
+    return (Recording.id == known, Recording.caller_id == caller.caller_id)
 
 
 def _unknown() -> Problem:
@@ -276,6 +307,14 @@ def _not_ready(recording: Recording) -> Problem:
             detail=recording.error_detail or "No reason was kept.",
             todo="Upload a better recording.",
         )
+    if recording.status == RecordingStatus.CANCELLED:
+        return Problem(
+            HTTPStatus.CONFLICT,
+            "cancelled",
+            title="The recording was cancelled, there is no transcript.",
+            detail="Its work was ended before it was completed.",
+            todo="Have it tried again: POST to its /retry.",
+        )
     return Problem(
         HTTPStatus.CONFLICT,
         "not-completed",
@@ -286,7 +325,8 @@ def _not_ready(recording: Recording) -> Problem:
     )
 
 
-def _view(recording: Recording, *, done: int) -> RecordingView:
+def view_of(recording: Recording, *, done: int) -> RecordingView:
+    """What callers see of a recording."""
     total = recording.expected_chunks
     path = f"/v1/recordings/{recording.id}"
     failed = recording.status == RecordingStatus.FAILED

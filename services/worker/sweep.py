@@ -24,7 +24,13 @@ from sqlalchemy.orm import Session
 from services.worker.dead_letters import bury_exhausted
 from services.worker.lease import claimable_jobs
 from services.worker.watch import Watch
-from speakfit.database import OutboxMessage, WorkerHeartbeat, database_now, transaction
+from speakfit.database import (
+    IdempotencyKey,
+    OutboxMessage,
+    WorkerHeartbeat,
+    database_now,
+    transaction,
+)
 from speakfit.errors import StoreError
 from speakfit.jobs import (
     BROKER_ERRORS,
@@ -39,6 +45,7 @@ from speakfit.store import open_store
 
 SWEEP_EVERY = timedelta(milliseconds=500)
 _TIDY_EVERY = timedelta(minutes=10)
+_ANSWERS_KEPT = timedelta(days=1)
 
 _AT_ONCE = 1_000
 _UNKNOWN_SCALE_BEAT = timedelta(seconds=1)
@@ -88,11 +95,16 @@ class Sweep:
         return len(again)
 
     def _tidy(self) -> None:
-        """Remove uploads that no recording refers to: their API died, or lost its database."""
+        """Remove uploads that no recording refers to, and answers that nobody asks for again."""
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + _TIDY_EVERY.total_seconds()
         with transaction(self._engine) as session:
+            session.execute(
+                delete(IdempotencyKey).where(
+                    IdempotencyKey.created_at < database_now(-_ANSWERS_KEPT)
+                )
+            )
             unused = unused_objects(session)
         for key in unused:
             try:

@@ -322,18 +322,19 @@ def test_unknown_paths_and_methods_are_problems_under_one_label(
     )
     routes = {one.metric.labels["http_route"] for one in monitoring.series(REQUESTS.type)}
     assert not any("secret" in route for route in routes)
-    classes = {
-        (one.metric.labels["http_route"], one.metric.labels["route_class"])
-        for one in monitoring.series(REQUEST_DURATION.type)
-        if one.metric.labels["http_response_status_code"] in ("404", "405")
-    }
+
+    def classes() -> set[tuple[str, str]]:
+        return {
+            (one.metric.labels["http_route"], one.metric.labels["route_class"])
+            for one in monitoring.series(REQUEST_DURATION.type)
+            if one.metric.labels["http_response_status_code"] in ("404", "405")
+        }
+
+    # Exported in a request after that of the counts.
+    until(lambda: ("unmatched", "unmatched") in classes(), what="their durations")
     # Only a known route's own 404 counts as quick work of ours.
-    assert ("unmatched", "unmatched") in classes
-    assert classes <= {
-        ("unmatched", "unmatched"),
-        ("/v1/recordings/{recording_id}", "interactive"),
-        ("/v1/recordings/{recording_id}/transcript", "interactive"),
-    }
+    known = classes() - {("unmatched", "unmatched")}
+    assert all("{" in route and kind == "interactive" for route, kind in known)
 
 
 def test_readiness_names_every_part_and_its_latency(api: httpx.Client) -> None:
