@@ -37,7 +37,8 @@ OLD_PASSWORD = "oldpasswordoldpasswordoldpassword"
 
 
 def _accessors(name: str) -> Json:
-    services = ["api", "worker"] if name.endswith(("-url", "-ca")) else ["api"]
+    both = name.endswith(("-url", "-ca")) and not name.endswith("-replica-url")
+    services = ["api", "worker"] if both else ["api"]
     return {
         "role": "roles/secretmanager.secretAccessor",
         "members": [
@@ -203,6 +204,19 @@ class CloudEndpoint:
                 {"type": "INSTANCE_SPLIT_ALLOCATION_TYPE_LATEST", "percent": 100}
             ],
         }
+
+    def use_replica(self) -> None:
+        """Let there be a replica of the database, as at the largest size."""
+        name = f"{PREFIX}-database-replica-url"
+        (primary,) = self.secrets[f"{PREFIX}-database-url"]
+        self.secrets[name] = [primary.replace("10.0.0.3", "10.0.0.5")]
+        self.policies[name] = {"bindings": [_accessors(name)]}
+        given = {
+            "name": "DATABASE_REPLICA_URL",
+            "valueSource": {"secretKeyRef": {"secret": name, "version": "latest"}},
+        }
+        self.service["template"]["containers"][0]["env"].append(given)
+        self.revisions[FIRST]["containers"][0]["env"].append(given)
 
     def get_pool(self, _body: Json, _query: Json) -> Json:
         if not self.pool:

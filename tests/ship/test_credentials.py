@@ -179,6 +179,23 @@ def test_who_may_read_a_secret_is_checked(
     assert "7 secrets checked, 4 problem(s)." in said
 
 
+def test_the_replicas_address_is_asked_for_where_the_api_reads_it(
+    credentials: Run, google: CloudEndpoint, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{PREFIX}-database-replica-url"
+    credentials("check")
+    assert "7 secrets checked, 1 problem(s)." in capfd.readouterr().out
+    google.use_replica()
+    google.policies[name] = {}
+    credentials("check")
+    said = capfd.readouterr().out
+    assert "8 secrets checked, 2 problem(s)." in said
+    assert "database-replica-url: speakfit-production-api@" in said
+    del google.secrets[name]
+    credentials("check")
+    assert "database-replica-url: it does not exist" in capfd.readouterr().out
+
+
 def test_local_files_are_their_owners_alone(
     credentials: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,9 +222,10 @@ def rotation(google: CloudEndpoint, told: list[str]) -> Rotation:
     )
 
 
-def password_in(google: CloudEndpoint, number: int) -> str:
-    url = urlsplit(google.secrets[f"{PREFIX}-database-url"][number - 1])
-    assert (url.username, url.hostname, url.query) == ("speakfit", "10.0.0.3", "sslmode=verify-ca")
+def password_in(google: CloudEndpoint, number: int, name: str = "database-url") -> str:
+    url = urlsplit(google.secrets[f"{PREFIX}-{name}"][number - 1])
+    host = "10.0.0.5" if name == "database-replica-url" else "10.0.0.3"
+    assert (url.username, url.hostname, url.query) == ("speakfit", host, "sslmode=verify-ca")
     return str(url.password)
 
 
@@ -240,8 +258,10 @@ def test_a_rotation_that_is_interrupted_at_any_write_goes_on(
     google: CloudEndpoint, loss: Loss
 ) -> None:
     interrupted = 0
+    replica = f"{PREFIX}-database-replica-url"
     for number in count():
         google.build()
+        google.use_replica()
         google.lose = {number: loss}
         try:
             version = rotation(google, []).rotate()
@@ -252,13 +272,15 @@ def test_a_rotation_that_is_interrupted_at_any_write_goes_on(
         name = f"{PREFIX}-database-url"
         assert google.enabled(name) == [version], number
         assert google.passwords[-1] == password_in(google, version)
+        (readable,) = google.enabled(replica)
+        assert google.passwords[-1] == password_in(google, readable, "database-replica-url")
         (serving,) = google.traffic()
         mark = google.revisions[serving]["annotations"]["speakfit.dev/database-url-version"]
         assert mark == str(version)
         if number > interrupted:
             break
-    # Version, user, revision, traffic, template, group, the old version.
-    assert interrupted == 7
+    # Two versions, user, revision, traffic, template, group, two old versions.
+    assert interrupted == 9
 
 
 def test_cloud_runs_own_workers_get_the_new_password_too(google: CloudEndpoint) -> None:

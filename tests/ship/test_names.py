@@ -58,13 +58,15 @@ def test_every_secret_is_made_by_terraform_for_those_who_read_it() -> None:
         if labels == ["people_secret"]:
             people = text.partition("filled_by_people = toset([")[2].partition("])")[0]
             for name in people.replace('"', "").split(","):
-                made[name.strip()] = (("api",), True)
+                made[name.strip()] = (("api",), True, False)
         else:
             name = body["name"].removeprefix("${local.name}-")
-            made[name] = (("api", "worker") if both else (), False)
-    # Only the largest size has a replica; `credentials` asks for what every size has.
-    assert made.pop("database-replica-url") == ((), False)
-    assert made == {one.name: (one.readers, one.by_people) for one in SECRETS}
+            made[name] = (
+                ("api", "worker") if both else tuple(body["readers"]),
+                False,
+                "count" in body,
+            )
+    assert made == {one.name: (one.readers, one.by_people, one.optional) for one in SECRETS}
 
 
 def test_every_resource_is_called_as_terraform_calls_it() -> None:

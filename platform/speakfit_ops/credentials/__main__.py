@@ -117,7 +117,7 @@ def list_command(
     as_json: JsonOption = False,
 ) -> int:
     """List the secrets, their newest version and its age; no value is read."""
-    from speakfit_ops.credentials.vault import states
+    from speakfit_ops.credentials.vault import needed, states
 
     vault, out = _open(
         local=local,
@@ -127,7 +127,7 @@ def list_command(
         endpoint=endpoint,
         as_json=as_json,
     )
-    found = states(vault, SECRETS)
+    found = needed(states(vault, SECRETS))
     if as_json:
         print_json([_row(secret.name, state) for secret, state in found])
         return EXIT_FINE
@@ -193,7 +193,7 @@ def check(
     as_json: JsonOption = False,
 ) -> int:
     """Check that every secret has a value and that the right services, only, may read it."""
-    from speakfit_ops.credentials.vault import states
+    from speakfit_ops.credentials.vault import needed, states
 
     vault, out = _open(
         local=local,
@@ -204,7 +204,7 @@ def check(
         as_json=as_json,
     )
     # On a laptop the stack makes what Terraform makes in the cloud.
-    found = states(vault, [one for one in SECRETS if one.by_people or not local])
+    found = needed(states(vault, [one for one in SECRETS if one.by_people or not local]))
     if as_json:
         print_json([_row(secret.name, state) for secret, state in found])
     wrong = 0

@@ -29,11 +29,20 @@ class Secret:
     """The environment variable that carries it."""
     by_people: bool
     """Filled by people; the others are made by Terraform."""
+    optional: bool = False
+    """Not made at every size; needed where the API is given its variable."""
 
 
 SECRETS = (
     Secret(
         name="database-url", readers=("api", "worker"), variable="DATABASE_URL", by_people=False
+    ),
+    Secret(
+        name="database-replica-url",
+        readers=("api",),
+        variable="DATABASE_REPLICA_URL",
+        by_people=False,
+        optional=True,
     ),
     Secret(name="redis-url", readers=("api", "worker"), variable="REDIS_URL", by_people=False),
     Secret(name="database-ca", readers=("api", "worker"), variable="", by_people=False),
@@ -112,6 +121,7 @@ def _wrong(secret: Secret, value: str) -> str:
 def _wrong_address(secret: Secret, value: str) -> str:
     schemes = {
         "database-url": ("postgresql+psycopg",),
+        "database-replica-url": ("postgresql+psycopg",),
         "redis-url": ("redis", "rediss"),
     }[secret.name]
     address = urlsplit(value)

@@ -1,12 +1,13 @@
 """A new database password, without anybody ever seeing it, and without losing the old one too soon.
 
-Postgres knows one password a user, so the order is: the new password is kept first (a new version
-of the secret that holds the address), then Cloud SQL is told, then the services are made anew,
-because both read the secret only when they start. Between the second and the third step open
-connections go on and new ones fail: seconds for the API, whose new revision is made at once, and
-for the workers until the first new one is up. When the new revision is ready, which it is only
-when the database answers it, the old version is disabled. A rotation that was killed goes on from
-what is live: two enabled versions mean that one is under way, and the newest is the password.
+Postgres knows one password a user, and a replica the primary's, so the order is: the new password
+is kept first (a new version of each secret that holds an address), then Cloud SQL is told, then the
+services are made anew, because both read secrets only when they start. Between the second and the
+third step open connections go on and new ones fail: seconds for the API, whose new revision is made
+at once, and for the workers until the first new one is up. When the new revision is ready, which it
+is only when the database answers it, the old versions are disabled, the primary's last. A rotation
+that was killed goes on from what is live: two enabled versions of the primary's address mean that
+one is under way, and the newest holds the password.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from speakfit.errors import ApplyError, RefusedError, TargetError
-from speakfit_ops.credentials.inventory import find_secret
+from speakfit_ops.credentials.inventory import Secret, find_secret
 from speakfit_ops.credentials.vault import SecretManager
 from speakfit_ops.deploy.cloud import Cloud, Pause
 from speakfit_ops.deploy.estate import Estate
@@ -159,6 +160,7 @@ class Rotation:
         self._cloud = cloud
         self._tell = tell
         self._secret = find_secret("database-url")
+        self._replica = find_secret("database-replica-url")
 
     def rotate(self) -> int:
         """Carry it out, or to its end where it was stopped; the version that is in use then.
@@ -186,11 +188,14 @@ class Rotation:
                 self._tell(f"Going on with version {number}.")
                 value = self._vault.access(self._secret, number)
             else:
-                value = self._changed(self._vault.access(self._secret, enabled[0].number))
+                before = self._vault.access(self._secret, enabled[0].number)
+                value = _with_password(before, new_password())
                 number = self._vault.add(self._secret, value)
                 self._tell(f"The new password is kept as version {number}.")
             done = 1
-            self._database.set_password(str(_url(value).password))
+            password = str(_url(value).password)
+            replica = self._keep_replica(password)
+            self._database.set_password(password)
             self._tell("Cloud SQL has it.")
             done = 2
             self._renew_api(standing.serving[0], number)
@@ -200,15 +205,36 @@ class Rotation:
         except ApplyError as error:
             error.done = done
             raise
-        for old in self._vault.versions(self._secret):
-            if old.number < number:
-                self._vault.disable(self._secret, old.number)
-                self._tell(f"Version {old.number} is disabled.")
+        if replica is not None:
+            self._disable_before(self._replica, replica)
+        # Last: as long as it has two versions, repeating goes on with this rotation.
+        self._disable_before(self._secret, number)
         return number
 
-    def _changed(self, value: str) -> str:
-        url = _url(value).set(password=new_password())
-        return str(url.render_as_string(hide_password=False))
+    def _keep_replica(self, password: str) -> int | None:
+        """The version of the replica's address that has it, made if need be; None: no replica."""
+        if not self._vault.state(self._replica).exists:
+            return None
+        enabled = self._vault.versions(self._replica)
+        if not enabled:
+            raise ApplyError(
+                "The replica's address has no value.",
+                where=f"secret {self._replica.name}",
+                todo="Make it with `terraform -chdir=terraform apply`, then repeat.",
+            )
+        newest = enabled[0].number
+        value = self._vault.access(self._replica, newest)
+        if _url(value).password == password:
+            return newest
+        number = self._vault.add(self._replica, _with_password(value, password))
+        self._tell(f"The replica's address has it as version {number}.")
+        return number
+
+    def _disable_before(self, secret: Secret, number: int) -> None:
+        for old in self._vault.versions(secret):
+            if old.number < number:
+                self._vault.disable(secret, old.number)
+                self._tell(f"Version {old.number} of {secret.name} is disabled.")
 
     def _renew_api(self, serving: str, number: int) -> None:
         """A revision like the serving one, which reads the newest version when it starts."""
@@ -268,6 +294,10 @@ class Rotation:
         workers.wait(version)
 
 
+def _with_password(value: str, password: str) -> str:
+    return str(_url(value).set(password=password).render_as_string(hide_password=False))
+
+
 def _url(value: str) -> Any:
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
@@ -278,6 +308,6 @@ def _url(value: str) -> Any:
         # From None: the text of the error holds the address.
         raise RefusedError(
             "The database's address cannot be read.",
-            where="secret database-url",
-            todo="Set it anew with `set database-url`.",
+            where="secret database-url or database-replica-url",
+            todo="Set it anew with `set NAME`.",
         ) from None

@@ -76,13 +76,32 @@ class SecretManager:
             try:
                 self._client.get_secret(name=name, retry=patience(self.estate), timeout=_SECONDS)
             except NotFound:
-                return State(exists=False, problems=("it does not exist",))
+                missing = not secret.optional or self._given(secret)
+                return State(exists=False, problems=("it does not exist",) if missing else ())
         versions = self.versions(secret)
         problems = [] if versions else ["it has no enabled version"]
         return State(
             exists=True,
             versions=versions,
             problems=(*problems, *self._unread(secret, name)),
+        )
+
+    def _given(self, secret: Secret) -> bool:
+        """Whether the API that runs is given the secret's variable."""
+        from google.api_core.exceptions import NotFound
+        from google.cloud.run_v2 import ServicesClient
+
+        with talking(self.estate, f"service {self.estate.service}"):
+            try:
+                service = make_client(ServicesClient, self.estate).get_service(
+                    name=self.estate.service_name, retry=patience(self.estate), timeout=_SECONDS
+                )
+            except NotFound:
+                return False
+        return any(
+            variable.name == secret.variable
+            for container in service.template.containers
+            for variable in container.env
         )
 
     def _unread(self, secret: Secret, name: str) -> list[str]:
@@ -201,6 +220,15 @@ class FileVault:
 def states(vault: Vault, secrets: Sequence[Secret]) -> list[tuple[Secret, State]]:
     """Each secret with its state."""
     return [(one, vault.state(one)) for one in secrets]
+
+
+def needed(states: Sequence[tuple[Secret, State]]) -> list[tuple[Secret, State]]:
+    """Without the optional ones that nobody needs here."""
+    return [
+        (secret, state)
+        for secret, state in states
+        if state.exists or state.problems or not secret.optional
+    ]
 
 
 def require(states: Sequence[tuple[Secret, State]]) -> None:
