@@ -12,7 +12,7 @@ import json
 import random
 import time
 from argparse import ArgumentParser
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ INVALID = 6
 
 _BEGIN_IN = 1.0
 _PREPARE_LIMIT = 120.0
+_FOREVER = 1e9
 
 
 @events.init_command_line_parser.add_listener
@@ -67,6 +68,7 @@ class Run:
         self.shares = 0
         self.sent = False
         self.known = Knowledge()
+        self.index = 0
         keep_ledger(environment, self.own, lambda: time.perf_counter() - self.began)
 
     @property
@@ -115,10 +117,11 @@ class Run:
                 arrivals=arrivals.shard(share["index"], share["of"]),
                 visit=self.visit,
                 ledger=self.own,
-                grace=self.scenario.grace if self.options.grace is None else _seconds(self.grace),
+                grace=timedelta(seconds=self.grace),
             ).run(self.began)
         finally:
-            self.tell(share["index"])
+            self.index = share["index"]
+            self.tell(self.index)
 
     def visit(self, session: Any, arrival: Arrival) -> None:
         """One arrival; what it does depends on the seed and its number alone."""
@@ -156,7 +159,87 @@ class Run:
             Path(self.options.ledger).write_text(json.dumps(told), encoding="utf-8")
 
 
-def _seconds(value: float) -> Any:
-    from datetime import timedelta
+RUNS: dict[int, Run] = {}
+"""By environment: one of each in a process that Locust started."""
 
-    return timedelta(seconds=value)
+
+def run_of(environment: Environment) -> Run:
+    """The run of this process."""
+    return RUNS[id(environment)]
+
+
+@events.init.add_listener
+def _begin(environment: Environment, **_: Any) -> None:
+    try:
+        run = RUNS[id(environment)] = Run(environment)
+    except LoadError as error:
+        print(error)
+        raise SystemExit(64) from None
+    runner = environment.runner
+    if not isinstance(runner, MasterRunner):
+        runner.register_message("speakfit.share", lambda msg, **_: run.take_share(msg.data))
+    if not isinstance(runner, WorkerRunner):
+        runner.register_message("speakfit.ledger", lambda msg, **_: run.add(msg.data))
+
+
+@events.test_stop.add_listener
+def _tell(environment: Environment, **_: Any) -> None:
+    """Workers tell before the master lets them go; also after Ctrl-C."""
+    if not isinstance(environment.runner, MasterRunner):
+        run = run_of(environment)
+        run.tell(run.index)
+
+
+@events.quitting.add_listener
+def _write(environment: Environment, **_: Any) -> None:
+    if not isinstance(environment.runner, WorkerRunner):
+        run_of(environment).write()
+
+
+class OpenArrivals(FastHttpUser):
+    """One in each process: it begins that process's share of the arrivals."""
+
+    @task
+    def begin(self) -> None:
+        run = run_of(self.environment)
+        run.work(self.client, self.host)
+        gevent.sleep(_FOREVER)
+
+
+class Person(FastHttpUser):
+    """One of many, who thinks between two visits; a closed loop, as people are."""
+
+    def wait_time(self) -> float:
+        mean = run_of(self.environment).scenario.think.total_seconds()
+        return random.expovariate(1 / mean) if mean else 0.0
+
+    def on_start(self) -> None:
+        run_of(self.environment).known.prepare(self.client)
+
+    @task
+    def visit(self) -> None:
+        run = run_of(self.environment)
+        mix = run.scenario.mix
+        name = random.choices(list(mix), list(mix.values()))[0]
+        VISITS[name](self.client, run.known, random.Random())
+
+
+class Course(LoadTestShape):
+    """How many users there are: as many as processes for arrivals, or the scenario's people."""
+
+    def tick(self) -> tuple[int, float, list[type[FastHttpUser]]] | None:
+        runner = self.runner
+        assert runner is not None
+        run = run_of(runner.environment)
+        if not run.open:
+            if self.get_run_time() > run.seconds:
+                return None
+            return run.scenario.users, float(run.scenario.users), [Person]
+        processes = runner.worker_count if isinstance(runner, MasterRunner) else 1
+        if not run.shares and runner.user_count >= processes:
+            run.give_shares()
+        if run.shares and len(run.ended) == run.shares:
+            return None
+        if self.get_run_time() > run.seconds + run.grace + _PREPARE_LIMIT:
+            return None
+        return processes, float(processes), [OpenArrivals]
