@@ -189,9 +189,7 @@ class Ledger:
 
     @property
     def failures(self) -> int:
-        return sum(
-            entry.failures.total() + entry.unanswered for entry in self.entries.values()
-        )
+        return sum(entry.failures.total() + entry.unanswered for entry in self.entries.values())
 
     def total(self, kind: str) -> HdrHistogram:
         """One histogram of all names: `intended`, `service`, `corrected` or `failed`."""

@@ -1,9 +1,9 @@
-"""What Locust runs: `locust -f loadtest/locustfile.py --scenario steady --host http://...`.
+"""What Locust runs: `locust -f loadtest/locustfile.py --scenario steady`.
 
-Works with the web page (bind it to loopback: `--web-host 127.0.0.1`), headless, and with a master
-and workers, which share the arrivals. It ends with exit code 6 when nothing was measured, where
-Locust alone would end with 0. gRPC must stay out of here: under gevent a silent peer would stall
-every greenlet.
+Works with the web page (on loopback unless `--web-host` says otherwise), headless, and with a
+master and workers, which share the arrivals. Without `--host` it loads the running local stack. It
+ends with exit code 6 when nothing was measured, where Locust alone would end with 0. gRPC must
+stay out of here: under gevent a silent peer would stall every greenlet.
 """
 
 from __future__ import annotations
@@ -18,27 +18,31 @@ from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
-from locust import FastHttpUser, LoadTestShape, events, task
+from gevent.lock import RLock
+from locust import FastHttpUser, LoadTestShape, User, events, task
 from locust.env import Environment
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtest.arrivals import Arrival, Arrivals, trace_file
 from loadtest.ledger import Ledger, unpack
-from loadtest.openloop import OpenLoop, keep_ledger
+from loadtest.openloop import OpenLoop, keep_ledger, unrecorded
 from loadtest.scenarios import Scenario, find_scenario
-from loadtest.visits import VISITS, Knowledge
+from loadtest.visits import VISITS, Knowledge, local_address
 from speakfit.errors import LoadError
 
 INVALID = 6
 """Exit code of a run that measured nothing."""
 
+LOOPBACK = "127.0.0.1"
 _BEGIN_IN = 1.0
-_PREPARE_LIMIT = 120.0
+_PREPARE_LIMIT = 30.0
 _FOREVER = 1e9
 
 
 @events.init_command_line_parser.add_listener
 def _options(parser: ArgumentParser) -> None:
+    # Locust binds its page to every interface, with nobody asked who they are.
+    parser.set_defaults(web_host=LOOPBACK)
     group = parser.add_argument_group("SpeakFit")
     group.add_argument("--scenario", default="steady", help="what load to make")
     group.add_argument("--rate-factor", type=float, default=1.0, help="multiplies every rate")
@@ -69,7 +73,15 @@ class Run:
         self.sent = False
         self.known = Knowledge()
         self.index = 0
+        self.lock = RLock()
         keep_ledger(environment, self.own, lambda: time.perf_counter() - self.began)
+
+    @property
+    def runner(self) -> Runner:
+        """Locust makes it right after its `init` event."""
+        found = self.environment.runner
+        assert found is not None
+        return found
 
     @property
     def open(self) -> bool:
@@ -92,9 +104,17 @@ class Run:
 
     def give_shares(self) -> None:
         """Tell each process which share of the arrivals is its own, and when they begin."""
-        runner = self.environment.runner
-        ids = [client.id for client in runner.clients.ready + runner.clients.spawning
-               + runner.clients.running] if isinstance(runner, MasterRunner) else [None]
+        runner = self.runner
+        ids = (
+            [
+                client.id
+                for client in runner.clients.ready
+                + runner.clients.spawning
+                + runner.clients.running
+            ]
+            if isinstance(runner, MasterRunner)
+            else [None]
+        )
         self.shares = len(ids)
         for index, client in enumerate(ids):
             share = {"index": index, "of": len(ids), "start": time.time() + _BEGIN_IN}
@@ -103,9 +123,14 @@ class Run:
     def take_share(self, share: dict[str, Any]) -> None:
         self.share.set(share)
 
-    def work(self, client: Any, host: str) -> None:
+    def prepare(self, host: str) -> None:
+        """Let there be something to read; whoever comes meanwhile waits. Nothing is recorded."""
+        with self.lock, gevent.Timeout(_PREPARE_LIMIT, False):
+            self.known.prepare(unrecorded(host))
+
+    def work(self, host: str) -> None:
         """Make this process's share of the load; returns when it is done."""
-        self.known.prepare(client)
+        self.prepare(host)
         share = self.share.get()
         ahead = max(0.0, share["start"] - time.time())
         self.began = time.perf_counter() + ahead
@@ -135,7 +160,7 @@ class Run:
             return
         self.sent = True
         packed = self.own.pack()
-        self.environment.runner.send_message("speakfit.ledger", {"index": index, "ledger": packed})
+        self.runner.send_message("speakfit.ledger", {"index": index, "ledger": packed})
 
     def add(self, told: dict[str, Any]) -> None:
         self.total.add(unpack(told["ledger"]))
@@ -175,7 +200,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     except LoadError as error:
         print(error)
         raise SystemExit(64) from None
-    runner = environment.runner
+    runner = run.runner
     if not isinstance(runner, MasterRunner):
         runner.register_message("speakfit.share", lambda msg, **_: run.take_share(msg.data))
     if not isinstance(runner, WorkerRunner):
@@ -199,22 +224,26 @@ def _write(environment: Environment, **_: Any) -> None:
 class OpenArrivals(FastHttpUser):
     """One in each process: it begins that process's share of the arrivals."""
 
+    host = local_address()
+
     @task
     def begin(self) -> None:
         run = run_of(self.environment)
-        run.work(self.client, self.host)
+        run.work(str(self.host))
         gevent.sleep(_FOREVER)
 
 
 class Person(FastHttpUser):
     """One of many, who thinks between two visits; a closed loop, as people are."""
 
+    host = local_address()
+
     def wait_time(self) -> float:
         mean = run_of(self.environment).scenario.think.total_seconds()
         return random.expovariate(1 / mean) if mean else 0.0
 
     def on_start(self) -> None:
-        run_of(self.environment).known.prepare(self.client)
+        run_of(self.environment).prepare(str(self.host))
 
     @task
     def visit(self) -> None:
@@ -227,7 +256,7 @@ class Person(FastHttpUser):
 class Course(LoadTestShape):
     """How many users there are: as many as processes for arrivals, or the scenario's people."""
 
-    def tick(self) -> tuple[int, float, list[type[FastHttpUser]]] | None:
+    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
         runner = self.runner
         assert runner is not None
         run = run_of(runner.environment)

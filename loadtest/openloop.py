@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import Any
 
 import gevent
-from geventhttpclient.client import HTTPClientPool
 from gevent.local import local
 from gevent.pool import Pool
+from geventhttpclient.client import HTTPClientPool
 from locust.contrib.fasthttp import FastHttpSession
 from locust.env import Environment
 from locust.event import EventHook
@@ -76,7 +76,9 @@ class TimedSession(FastHttpSession):
         """What this greenlet requests from now on belongs to the flight."""
         self._flights.now = flight
 
-    def request(self, method: str, url: str, name: str | None = None, **options: Any) -> Any:
+    def request(  # type: ignore[override]
+        self, method: str, url: str, name: str | None = None, **options: Any
+    ) -> Any:
         """Send a request as FastHttpSession does, and note when."""
         flight: _Flight = self._flights.now
         flight.name = f"{method} {name or url}"
@@ -94,6 +96,11 @@ class TimedSession(FastHttpSession):
         meta["context"] = {**meta["context"], INTENDED: intended, SERVICE: meta["response_time"]}
         meta["response_time"] = intended
         self._requests.fire(**meta)
+
+
+def unrecorded(host: str) -> FastHttpSession:
+    """A client whose requests are preparation: neither Locust nor the ledger hears of them."""
+    return FastHttpSession(base_url=host, request_event=EventHook(), user=None)
 
 
 @dataclass(kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 from loadtest.arrivals import Arrivals, Spacing, Stage, constant, ramp, spike
 from loadtest.visits import VISITS
@@ -51,6 +52,35 @@ class Scenario:
                 where=self.name,
                 todo="Give either.",
             )
+
+    @property
+    def load(self) -> str:
+        """How much of it, in words."""
+        seconds = self.duration.total_seconds()
+        if self.users:
+            return f"{self.users} users for {seconds:g} s"
+        rates = [rate for stage in self.stages for rate in (stage.rate, stage.end_rate)]
+        low, high = min(rates), max(rates)
+        between = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        return f"{between}/s for {seconds:g} s"
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "name": self.name,
+            "what": self.what,
+            "seconds": self.duration.total_seconds(),
+            "users": self.users or None,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "seconds": stage.seconds,
+                    "rate": stage.rate,
+                    "to_rate": stage.end_rate,
+                }
+                for stage in self.stages
+            ],
+        }
 
     @property
     def duration(self) -> timedelta:
@@ -102,9 +132,7 @@ SCENARIOS: dict[str, Scenario] = {
             name="spike",
             what="A calm rate, six times as much at once, and calm again.",
             mix={**_READS, "send_clip": 0.1},
-            stages=spike(
-                20, 120, before=0.5 * MINUTE, lasting=0.5 * MINUTE, after=MINUTE
-            ),
+            stages=spike(20, 120, before=0.5 * MINUTE, lasting=0.5 * MINUTE, after=MINUTE),
         ),
         Scenario(
             name="soak",

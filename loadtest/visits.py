@@ -1,7 +1,8 @@
 """What a caller does: small functions over Locust's client, with route templates as names.
 
-The address of the API comes from Locust's host, the key from SPEAKFIT_API_KEY. A visit checks
-what it is answered: a quick wrong answer is a failure.
+The address of the API comes from Locust's host, the key from SPEAKFIT_API_KEY; both from the
+running local stack where neither is given. A visit checks what it is answered: a quick wrong
+answer is a failure.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gevent
+
+from speakfit.target import stack_environment
 
 RECORDINGS = "/v1/recordings"
 ONE = "/v1/recordings/{recording_id}"
@@ -27,9 +31,20 @@ _POLL = timedelta(seconds=0.5)
 _FINISH_LIMIT = timedelta(minutes=10)
 
 
+def local_address() -> str | None:
+    """Where the API of the running local stack is; None where none runs here."""
+    port = stack_environment().get("PORT")
+    return f"http://127.0.0.1:{port}" if port else None
+
+
+@cache
+def _key() -> str | None:
+    return os.environ.get("SPEAKFIT_API_KEY") or stack_environment().get("SPEAKFIT_API_KEY")
+
+
 def headers() -> dict[str, str]:
     """The caller's key, where there is one."""
-    key = os.environ.get("SPEAKFIT_API_KEY")
+    key = _key()
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -51,16 +66,19 @@ class Knowledge:
 
     audio: bytes = b""
     recordings: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    """Those with a transcript, each once."""
 
     def prepare(self, client: Any) -> None:
         """Upload one clip and wait for its transcript, so that reads have something to find."""
         if not self.audio:
             self.audio = SAMPLE.read_bytes()
-        if not self.recordings:
+        if not self.finished:
             found = upload(client, self)
             if found is not None:
-                finish(client, found)
                 self.recordings.append(found)
+                if finish(client, found) == "completed":
+                    self.finished.append(found)
 
 
 def upload(client: Any, known: Knowledge) -> str | None:
@@ -96,15 +114,17 @@ def finish(client: Any, recording_id: str) -> str | None:
 
 def read_status(client: Any, known: Knowledge, source: random.Random) -> None:
     """Ask how a recording stands."""
-    if known.recordings:
-        status(client, source.choice(known.recordings))
+    if not known.recordings:
+        return read_list(client, known, source)
+    status(client, source.choice(known.recordings))
 
 
 def read_transcript(client: Any, known: Knowledge, source: random.Random) -> None:
     """Read a transcript."""
-    if not known.recordings:
-        return
-    path = f"{RECORDINGS}/{source.choice(known.recordings)}/transcript"
+    if not known.finished:
+        # Something is asked all the same: a visit that asks nothing would hide a dead server.
+        return read_list(client, known, source)
+    path = f"{RECORDINGS}/{source.choice(known.finished)}/transcript"
     with client.get(path, name=TRANSCRIPT, headers=headers(), catch_response=True) as answer:
         if answer.status_code != 200 or not answer.json()["text"]:
             answer.failure(f"status {answer.status_code}")
@@ -129,6 +149,7 @@ def coach(client: Any, known: Knowledge, source: random.Random) -> None:
     found = upload(client, known)
     if found is not None and finish(client, found) == "completed":
         known.recordings.append(found)
+        known.finished.append(found)
         path = f"{RECORDINGS}/{found}/transcript"
         client.get(path, name=TRANSCRIPT, headers=headers())
 
