@@ -40,7 +40,7 @@ docs: setup ## Rewrite the generated parts of the documents
 
 lock: ## Resolve the dependencies anew, and those of the images from them (needs uv)
 	@uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --extra local --extra deploy --extra infra --extra dev pyproject.toml --output-file requirements.lock
+	  --extra local --extra load --extra deploy --extra infra --extra dev pyproject.toml --output-file requirements.lock
 	@$(MAKE) --no-print-directory setup
 	@$(RUN) -m speakfit_ops.images
 	@for image in api gpu-worker; do \

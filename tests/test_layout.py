@@ -55,6 +55,7 @@ def test_every_test_folder_is_a_package_and_none_is_called_platform() -> None:
     "module",
     [
         "alerts",
+        "loadtest",
         "services.api",
         "services.migrate",
         "services.worker",
@@ -81,10 +82,26 @@ def test_the_lock_covers_every_declared_dependency() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = [*project["dependencies"]]
-    for extra in ("local", "deploy", "dev", "infra"):
+    for extra in ("local", "load", "deploy", "dev", "infra"):
         declared += project["optional-dependencies"][extra]
     locked = set(
         re.findall(r"(?m)^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text("utf-8"))
     )
     names = {re.split(r"[\[<>=!~ ;]", item, maxsplit=1)[0].lower() for item in declared}
     assert names - locked == set(), "run `make lock`"
+
+
+def test_what_locust_loads_knows_no_grpc() -> None:
+    # Under gevent a silent gRPC peer stalls every greenlet: the gate reads telemetry elsewhere.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, loadtest.locustfile; print([m for m in sys.modules if 'grpc' in m])",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

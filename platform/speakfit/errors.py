@@ -11,6 +11,7 @@ SpeakFitError
 │   └── DocumentError      a file is not the JSON or YAML it should be; carries where
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
+├── LoadError              a load run is declared wrongly, or cannot be done
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── MigrationError         rows could not be moved to another database, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
@@ -104,6 +105,10 @@ class HistoryError(SpeakFitError):
 
 class ScenarioError(SpeakFitError):
     """A scenario cannot be read, or asks for what can never be checked."""
+
+
+class LoadError(SpeakFitError):
+    """A load run is declared wrongly, or cannot be done."""
 
 
 class ApplyError(SpeakFitError):
