@@ -374,7 +374,8 @@ class BucketStore(AudioStore):
                 version="v4",
                 method="PUT",
                 expiration=lasts,
-                headers=headers,
+                # It adds to what it is given.
+                headers=dict(headers),
                 api_access_endpoint=os.environ.get("STORAGE_EMULATOR_HOST") or _GOOGLE,
                 **signer,
             )
