@@ -15,8 +15,8 @@ from sqlalchemy import Engine, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from speakfit.database import Recording, StoredObject, database_now, transaction
-from speakfit.store import AudioStore, object_key
+from speakfit.database import Recording, StoredObject, UploadSession, database_now, transaction
+from speakfit.store import AudioStore, object_key, staging_key
 
 UNUSED_FOR = timedelta(hours=1)
 """How long an object that no recording refers to is left to an upload that may be at work."""
@@ -84,6 +84,26 @@ def unused_objects(session: Session, unused_for: timedelta = UNUSED_FOR) -> list
             .limit(_AT_ONCE)
         )
     )
+
+
+def remove_expired_uploads(
+    engine: Engine, store: AudioStore, expired_for: timedelta = UNUSED_FOR
+) -> None:
+    """Forget uploads to signed addresses that expired a while ago, and what is left of them."""
+    with transaction(engine) as session:
+        expired = list(
+            session.scalars(
+                select(UploadSession.id)
+                .where(UploadSession.expires_at < database_now(-expired_for))
+                .order_by(UploadSession.expires_at)
+                .limit(_AT_ONCE)
+            )
+        )
+    for upload_id in expired:
+        # The file first: whoever dies in between leaves a row that leads to it.
+        store.remove(staging_key(upload_id))
+        with transaction(engine) as session:
+            session.execute(delete(UploadSession).where(UploadSession.id == upload_id))
 
 
 def _on_postgres(session: Session) -> bool:

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=32 * 1024 * 1024, ge=1, description="Largest upload, in bytes (Cloud Run's limit)."
     )
+    max_signed_upload_bytes: int = Field(
+        default=384 * 1024 * 1024,
+        ge=1,
+        description="Largest file that an address from `/v1/uploads` takes, in bytes.",
+    )
     max_recording_duration: timedelta = Field(
         default=timedelta(hours=3),
         description="Longest recording, ISO 8601 (`PT3H`) or seconds.",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ _CALL_LIMIT = timedelta(seconds=20)
 _SLOWEST_BYTES_PER_SECOND = 500_000
 _ABANDONED_AFTER = timedelta(hours=6)
 _TRIES = 2
+_SECRET = ".signing-key"
+_GOOGLE = "https://storage.googleapis.com"
+_SIGNING_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +47,11 @@ def object_key(checksum: str) -> str:
 def source_key(recording_id: uuid.UUID, known: str | None) -> str:
     """Where a recording's upload is; before objects were shared each had a folder of its own."""
     return known or f"{recording_id}/source"
+
+
+def staging_key(upload_id: uuid.UUID) -> str:
+    """Where an upload to a signed address waits until its caller completes it."""
+    return f"uploads/{upload_id}"
 
 
 def chunk_key(recording_id: uuid.UUID, index: int) -> str:
@@ -58,6 +68,15 @@ def checksum_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """An address that takes one file by PUT, from whoever has it."""
+
+    url: str = field(repr=False)
+    headers: dict[str, str]
+    """To be sent with the file; the signature covers them."""
 
 
 class AudioStore(ABC):
@@ -107,6 +126,13 @@ class AudioStore(ABC):
         """Remove everything whose key begins with the folder's; fine when nothing does."""
 
     @abstractmethod
+    def sign(self, key: str, *, size_bytes: int, lasts: timedelta) -> Target | None:
+        """An address of the store itself, for one file of this size under a key that is free.
+
+        None where the store has no addresses: then the API takes the file.
+        """
+
+    @abstractmethod
     def check(self) -> None:
         """Raise when the store cannot be used now."""
 
@@ -140,6 +166,15 @@ class AudioStore(ABC):
         finally:
             self._release(path)
 
+    @contextmanager
+    def staged(self, key: str) -> Iterator[Path]:
+        """What is under a key as a local file, whatever it is; only to be read."""
+        path = self._fetch(key)
+        try:
+            yield path
+        finally:
+            self._release(path)
+
     def remove_chunks(self, recording_id: uuid.UUID) -> None:
         """Remove a finished recording's chunks; what cannot be removed now is logged and stays."""
         try:
@@ -165,17 +200,52 @@ class LocalStore(AudioStore):
 
         self._install(key, place)
 
+    def put_once(self, part: Path, key: str) -> bool:
+        """Keep a file unless something is under the key already; False when something is."""
+        try:
+            self._install(key, lambda temporary: os.link(part, temporary), anew=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def holds(self, key: str) -> bool:
+        """Whether something is under a key."""
+        return (self._root / key).exists()
+
+    def secret(self) -> bytes:
+        """What addresses of this folder are signed with; all who mount it share it.
+
+        Removing the file makes every address invalid that was given out.
+        """
+        file = self._root / _SECRET
+        if not file.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f"{_SECRET}.{uuid.uuid4().hex}")
+            temporary.touch(mode=0o600)
+            try:
+                temporary.write_bytes(secrets.token_bytes(32))
+                _sync(temporary)
+                # Another process may be first: then its secret holds.
+                with suppress(FileExistsError):
+                    os.link(temporary, file)
+            finally:
+                temporary.unlink()
+        return file.read_bytes()
+
     def write(self, key: str, content: bytes) -> None:
         self._install(key, lambda temporary: temporary.write_bytes(content))
 
-    def _install(self, key: str, place: Any) -> None:
+    def _install(self, key: str, place: Any, *, anew: bool = False) -> None:
         final = self._root / key
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{uuid.uuid4().hex}.part")
         try:
             place(temporary)
             _sync(temporary)
-            temporary.replace(final)
+            if anew:
+                os.link(temporary, final)
+            else:
+                temporary.replace(final)
         finally:
             # It is still there after an error, and where both names were the same file already.
             temporary.unlink(missing_ok=True)
@@ -194,6 +264,9 @@ class LocalStore(AudioStore):
     def remove_folder(self, folder: str) -> None:
         with suppress(FileNotFoundError):
             shutil.rmtree(self._root / folder)
+
+    def sign(self, key: str, *, size_bytes: int, lasts: timedelta) -> Target | None:
+        return None
 
     def check(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -264,6 +337,50 @@ class BucketStore(AudioStore):
             for path in self._files.find(self._path(folder), timeout=_limit(0)):
                 with suppress(FileNotFoundError):
                     self._files.rm_file(path, timeout=_limit(0))
+
+    def sign(self, key: str, *, size_bytes: int, lasts: timedelta) -> Target | None:
+        # Google refuses another size with 400, and a second file with 412.
+        headers = {
+            "x-goog-content-length-range": f"{size_bytes},{size_bytes}",
+            "x-goog-if-generation-match": "0",
+        }
+        with _store_errors():
+            return Target(url=self._signed(key, headers, lasts), headers=headers)
+
+    def _signed(self, key: str, headers: dict[str, str], lasts: timedelta) -> str:
+        import google.auth
+        from google.auth import credentials as kinds
+        from google.auth.transport.requests import Request
+        from google.cloud import storage  # type: ignore[import-untyped,attr-defined]
+
+        account: Any
+        account, _ = google.auth.default(scopes=_SIGNING_SCOPES)
+        signer: dict[str, Any] = {"credentials": account}
+        if not isinstance(account, kinds.Signing):
+            # On Cloud Run nobody has the key: Google signs (signBlob) as the service's account.
+            account.refresh(Request())
+            signer = {
+                "service_account_email": account.service_account_email,
+                "access_token": account.token,
+            }
+        nobody: Any = kinds.AnonymousCredentials
+        bucket, _, folder = self._root.partition("/")
+        name = f"{folder}/{key}" if folder else key
+        client = storage.Client(project="unused", credentials=nobody())
+        url: str = (
+            client.bucket(bucket)
+            .blob(name)
+            .generate_signed_url(
+                version="v4",
+                method="PUT",
+                expiration=lasts,
+                # It adds to what it is given.
+                headers=dict(headers),
+                api_access_endpoint=os.environ.get("STORAGE_EMULATOR_HOST") or _GOOGLE,
+                **signer,
+            )
+        )
+        return url
 
     def check(self) -> None:
         with _store_errors():

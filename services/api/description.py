@@ -78,9 +78,38 @@ _RECORDING: dict[str, Any] = {
         "transcript": "/v1/recordings/1b4e28ba-2fa1-41d2-883f-0016d3cca427/transcript",
     },
 }
+_UPLOAD: dict[str, Any] = {
+    "id": "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+    "size_bytes": 120000044,
+    "checksum_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "created_at": "2026-11-25T09:30:00Z",
+    "expires_at": "2026-11-25T10:30:00Z",
+    "recording": None,
+    "links": {
+        "self": "/v1/uploads/6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+        "complete": "/v1/uploads/6ba7b810-9dad-41d1-80b4-00c04fd430c8/complete",
+    },
+}
 _EXAMPLES: Mapping[str, Any] = {
     "RecordingView": _RECORDING,
     "RecordingPage": {"recordings": [_RECORDING], "next_cursor": None},
+    "UploadRequest": {
+        "size_bytes": _UPLOAD["size_bytes"],
+        "checksum_sha256": _UPLOAD["checksum_sha256"],
+    },
+    "NewUploadView": {
+        **_UPLOAD,
+        "target": {
+            "method": "PUT",
+            "url": "https://storage.googleapis.com/speakfit-audio/uploads/"
+            "6ba7b810-9dad-41d1-80b4-00c04fd430c8?X-Goog-Signature=...",
+            "headers": {
+                "x-goog-content-length-range": "120000044,120000044",
+                "x-goog-if-generation-match": "0",
+            },
+        },
+    },
+    "UploadView": _UPLOAD,
     "Readiness": {
         "ready": True,
         "degraded": [],

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse
@@ -33,6 +33,13 @@ REPLAYED = "Idempotency-Replayed"
 _LOCK = timedelta(minutes=2)
 """A request that takes longer has died with its process."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Settlement(Protocol):
+    """What has to be kept together with an answer."""
+
+    def settle(self, session: Session, status: HTTPStatus, answer: dict[str, Any]) -> None:
+        """Keep it, in the transaction that makes the answer true; what it raises undoes that."""
 
 
 @dataclass(frozen=True, kw_only=True)

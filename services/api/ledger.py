@@ -27,7 +27,12 @@ from speakfit.totals import Counter, Distribution
 UNMATCHED = "unmatched"
 """The route of what no route answered."""
 
-_ROUTE_CLASSES = {("POST", "/v1/recordings"): RouteClass.TRANSFER}
+_ROUTE_CLASSES = {
+    ("POST", "/v1/recordings"): RouteClass.TRANSFER,
+    ("PUT", "/v1/uploads/{upload_id}/content"): RouteClass.TRANSFER,
+    # It reads hundreds of megabytes before it answers.
+    ("POST", "/v1/uploads/{upload_id}/complete"): RouteClass.COMPUTE,
+}
 _MOST = 100_000
 _WRITE_EVERY = timedelta(milliseconds=100)
 

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from services.api import lifecycle, problems, readiness, recordings
+from services.api import lifecycle, problems, readiness, recordings, upload_sessions
 from services.api.backlog import Backlog
+from services.api.bodies import SmallBodies
 from services.api.callers import Callers, Guard, make_verifiers
 from services.api.deadlines import Deadlines, Limits
 from services.api.description import describe
@@ -41,7 +42,7 @@ from speakfit.store import open_store
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 from speakfit.tracing import begin_tracing, end_tracing
 
-ROUTERS = (recordings.router, lifecycle.router, readiness.router)
+ROUTERS = (recordings.router, lifecycle.router, upload_sessions.router, readiness.router)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
 
 _RELAY_EVERY = timedelta(seconds=1)
@@ -110,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app.state.backlog = Backlog(engine, settings.max_queue_chunks, refused(Rejection.QUEUE_FULL))
     # The last added is the outermost: refusals are measured too, and carry what answers carry.
+    app.add_middleware(SmallBodies, routes=every_route())
     if buckets is not None:
         app.add_middleware(
             RateLimit,

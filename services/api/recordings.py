@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
 from services.api.description import problem_answers
-from services.api.idempotency import Claim, Named, answered_once
+from services.api.idempotency import Claim, Named, Settlement, answered_once
 from services.api.keys import Identity
 from services.api.problems import Problem
 from services.api.seams import Heard
@@ -155,19 +155,23 @@ async def accept(
 
 
 def accept_upload(
-    services: Services, caller: Identity, upload: Upload, claim: Claim | None
+    services: Services, caller: Identity, upload: Upload, settlement: Settlement | None
 ) -> dict[str, Any]:
     """Make a recording of a file that is on the disk, and what the caller is told of it."""
     measured = _measure(upload, services.settings)
     view = None
     while view is None:
-        view = _keep(services, caller, upload, measured, claim)
+        view = _keep(services, caller, upload, measured, settlement)
     services.outbox_has_news.set()
     return view
 
 
 def _keep(
-    services: Services, caller: Identity, upload: Upload, measured: Probe, claim: Claim | None
+    services: Services,
+    caller: Identity,
+    upload: Upload,
+    measured: Probe,
+    settlement: Settlement | None,
 ) -> dict[str, Any] | None:
     """Store the audio and its recording; None when a delete of equal audio came between."""
     # What goes wrong from here on leaves at most an unused object, which the sweep removes.
@@ -202,8 +206,8 @@ def _keep(
         # Read before the commit: after it nothing may turn the 202 into an error.
         session.refresh(recording)
         answer = view_of(recording, done=0).model_dump(mode="json")
-        if claim is not None:
-            claim.settle(session, HTTPStatus.ACCEPTED, answer)
+        if settlement is not None:
+            settlement.settle(session, HTTPStatus.ACCEPTED, answer)
         return answer
 
 

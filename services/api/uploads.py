@@ -177,7 +177,7 @@ async def _pump(
             # Clients read the answer only after sending all: what is too much is let pass by,
             # but not for ever.
             if received > 2 * limit + _ENVELOPE_BYTES:
-                raise _too_large(limit)
+                raise too_large(limit)
             parser.write(piece)
             if taken.waiting >= _WRITE_BYTES:
                 await run_in_threadpool(taken.write)
@@ -188,8 +188,36 @@ async def _pump(
         raise _incomplete()
 
 
+async def receive_bytes(request: Request, store: AudioStore, size_bytes: int) -> Path:
+    """Store a body that is the file itself and has a known size; the path of its part."""
+    with storage_problems():
+        part = store.new_part()
+        try:
+            with part.open("wb") as output:
+                received = 0
+                async for piece in request.stream():
+                    received += len(piece)
+                    if received > size_bytes:
+                        raise too_large(size_bytes)
+                    await run_in_threadpool(output.write, piece)
+                if received < size_bytes:
+                    raise _incomplete()
+                await run_in_threadpool(_sync, output)
+        except ClientDisconnect as error:
+            part.unlink(missing_ok=True)
+            raise _incomplete() from error
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    return part
+
+
 def _finish(taken: _FilePart, output: IO[bytes]) -> None:
     taken.write()
+    _sync(output)
+
+
+def _sync(output: IO[bytes]) -> None:
     output.flush()
     os.fsync(output.fileno())
 
@@ -212,10 +240,11 @@ def _check(taken: _FilePart, limit: int) -> None:
             todo="Send one request for each recording.",
         )
     if taken.size > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
 
 
-def _too_large(limit: int) -> Problem:
+def too_large(limit: int) -> Problem:
+    """The refusal of a file over the limit."""
     return Problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too-large",
@@ -230,6 +259,6 @@ def _incomplete() -> Problem:
         HTTPStatus.BAD_REQUEST,
         "incomplete-upload",
         title="The upload is incomplete.",
-        detail="The form ended before its closing boundary, or is malformed.",
+        detail="It ended before all of it was there, or is malformed.",
         todo="Upload it again.",
     )

@@ -39,7 +39,7 @@ from speakfit.jobs import (
     send,
     waiting_count,
 )
-from speakfit.objects import remove_unused, unused_objects
+from speakfit.objects import remove_expired_uploads, remove_unused, unused_objects
 from speakfit.settings import Settings
 from speakfit.store import open_store
 
@@ -95,7 +95,7 @@ class Sweep:
         return len(again)
 
     def _tidy(self) -> None:
-        """Remove uploads that no recording refers to, and answers that nobody asks for again."""
+        """Remove audio that no recording refers to, and answers that nobody asks for again."""
         if time.monotonic() < self._tidy_at:
             return
         self._tidy_at = time.monotonic() + _TIDY_EVERY.total_seconds()
@@ -106,12 +106,12 @@ class Sweep:
                 )
             )
             unused = unused_objects(session)
-        for key in unused:
-            try:
+        try:
+            for key in unused:
                 remove_unused(self._engine, self._store, key)
-            except (OSError, StoreError) as error:
-                logger.warning("unused audio could not be removed: %s", type(error).__name__)
-                return
+            remove_expired_uploads(self._engine, self._store)
+        except (OSError, StoreError) as error:
+            logger.warning("unused audio could not be removed: %s", type(error).__name__)
 
     def _alone(self, session: Session) -> bool:
         """One worker sweeps at a time, else each lost message would be sent once a worker."""

@@ -32,6 +32,7 @@ from tests.identity_provider import AUDIENCE, ISSUER, IdentityProvider, claims, 
 from tests.services.speech import KENNEDY
 from tests.services.test_recordings import assert_problem, upload
 
+OPEN_PATHS = {"/healthz", "/readyz", "/v1/uploads/{upload_id}/content"}
 CLOSED = [route for route in every_route() if not is_open(route)]
 HOUR = 3600
 
@@ -56,7 +57,7 @@ def test_no_route_but_health_answers_a_stranger(method: str, path: str, api: htt
 
 
 def test_health_and_the_description_are_open(api: httpx.Client) -> None:
-    assert {route.path for route in every_route() if is_open(route)} == {"/healthz", "/readyz"}
+    assert {route.path for route in every_route() if is_open(route)} == OPEN_PATHS
     for path in ("/healthz", "/readyz", "/openapi.json", "/docs"):
         assert api.get(path, headers={"Authorization": ""}).status_code == 200
     assert_problem(api.get("/nowhere", headers={"Authorization": ""}), 401, "no-credential")
@@ -70,7 +71,8 @@ def test_a_caller_sees_and_changes_only_what_is_theirs(api: httpx.Client, engine
         if "{" in path:
             found = api.request(method, re.sub(r"{\w+}", mine, path), headers=other)
             unknown = api.request(method, re.sub(r"{\w+}", nowhere, path), headers=other)
-            assert_problem(found, 404, "unknown-recording")
+            kind = "upload" if "/uploads" in path else "recording"
+            assert_problem(found, 404, f"unknown-{kind}")
             assert found.text.replace(mine, nowhere) == unknown.text, (method, path)
         else:
             assert mine not in api.request(method, path, headers=other).text
