@@ -115,7 +115,8 @@ def finish(client: Any, recording_id: str) -> str | None:
 def read_status(client: Any, known: Knowledge, source: random.Random) -> None:
     """Ask how a recording stands."""
     if not known.recordings:
-        return read_list(client, known, source)
+        read_list(client, known, source)
+        return
     status(client, source.choice(known.recordings))
 
 
@@ -123,7 +124,8 @@ def read_transcript(client: Any, known: Knowledge, source: random.Random) -> Non
     """Read a transcript."""
     if not known.finished:
         # Something is asked all the same: a visit that asks nothing would hide a dead server.
-        return read_list(client, known, source)
+        read_list(client, known, source)
+        return
     path = f"{RECORDINGS}/{source.choice(known.finished)}/transcript"
     with client.get(path, name=TRANSCRIPT, headers=headers(), catch_response=True) as answer:
         if answer.status_code != 200 or not answer.json()["text"]:
