@@ -186,6 +186,9 @@ class Stack:
             "PAGERDUTY_ROUTING_KEY_WARNING": keys["warning"],
             "RUNBOOK_BASE_URL": f"http://{LOOPBACK}:{self.ports.runbooks}",
             "PORT": str(self.ports.api),
+            # What a runbook's blocks take from here, and in production from runbooks/shell.md.
+            "API_URL": f"http://{LOOPBACK}:{self.ports.api}",
+            "SPEAKFIT_STACK_DIR": str(self.folder),
             "NO_PROXY": f"{LOOPBACK},localhost",
             "no_proxy": f"{LOOPBACK},localhost",
         }

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from alerts.policies import CATALOG
-from alerts.runbook import BEGIN, current_pages
+from alerts.runbook import current_pages
+from speakfit.runbook import BEGIN
 
 FOLDER = Path(__file__).resolve().parents[2] / "runbooks"
 PAGES = sorted(FOLDER.glob("*.md"))
