@@ -47,6 +47,7 @@ __all__ = [
     "Threshold",
     "Trigger",
     "Verbatim",
+    "check_steps",
     "refuse",
     "signals",
 ]
@@ -225,7 +226,7 @@ def _passed(
         ) from error
 
 
-def _check_steps(
+def check_steps(
     where: str, metric: MetricRecord | None, steps: tuple[Aggregation, ...], *, compared: bool
 ) -> None:
     """Refuse what the kind and value type of a metric do not allow, step by step."""
@@ -303,7 +304,7 @@ class Threshold:
         _check_side(where, self.above, self.below)
         _minutes(where, self.duration)
         _check_missing(where, self.duration, self.missing_data)
-        _check_steps(where, self.signal.metric, self.steps, compared=True)
+        check_steps(where, self.signal.metric, self.steps, compared=True)
         if self.forecast is not None and not MIN_HORIZON <= self.forecast <= MAX_HORIZON:
             raise refuse(
                 f"{where}, forecast", f"forecast is {self.forecast}.", "Use 1 to 60 hours."
@@ -340,8 +341,8 @@ class Ratio:
         _minutes(where, self.duration)
         _check_missing(where, self.duration, self.missing_data)
         below = self.below_aggregation
-        _check_steps(where, self.signal.metric, (self.aggregation,), compared=True)
-        _check_steps(where, self.denominator.metric, (below,), compared=True)
+        check_steps(where, self.signal.metric, (self.aggregation,), compared=True)
+        check_steps(where, self.denominator.metric, (below,), compared=True)
         if below.period != self.aggregation.period:
             raise refuse(
                 f"{where}, denominator_aggregation",
@@ -392,7 +393,7 @@ class Absence:
                 f"duration is {self.duration}.",
                 "Use 2 minutes to 23 hours 30 minutes.",
             )
-        _check_steps(where, self.signal.metric, self.steps, compared=False)
+        check_steps(where, self.signal.metric, self.steps, compared=False)
 
     @property
     def steps(self) -> tuple[Aggregation, ...]:
