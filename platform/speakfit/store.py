@@ -351,7 +351,7 @@ class BucketStore(AudioStore):
         import google.auth
         from google.auth import credentials as kinds
         from google.auth.transport.requests import Request
-        from google.cloud import storage  # type: ignore[import-untyped,attr-defined]
+        from google.cloud import storage  # type: ignore[attr-defined]
 
         account: Any
         account, _ = google.auth.default(scopes=_SIGNING_SCOPES)

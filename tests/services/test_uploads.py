@@ -18,7 +18,7 @@ import pytest
 import redis
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, select, text, update
 
 from services.api.bodies import LARGEST_JSON_BYTES
 from services.api.keys import create_key
@@ -26,6 +26,7 @@ from speakfit.database import Caller, Recording, UploadSession, database_now, tr
 from speakfit.objects import remove_expired_uploads
 from speakfit.store import BucketStore, LocalStore, object_key, staging_key
 from tests.conftest import serving_api
+from tests.recording_monitoring import until
 from tests.services.speech import KENNEDY
 from tests.services.test_recordings import assert_problem
 from tests.services.test_store import BUCKET, bucket_server
@@ -120,11 +121,15 @@ def test_an_address_takes_what_was_announced_once_and_nothing_else(
     assert complete(api, upload).status_code == 202
 
 
-def test_two_who_put_at_once_are_told_apart(api: httpx.Client) -> None:
-    upload = announced(api)
-    with ThreadPoolExecutor(4) as pool:
-        statuses = sorted(pool.map(lambda _: put(upload).status_code, range(4)))
-    assert statuses == [204, 412, 412, 412]
+def test_what_is_put_once_is_not_replaced(tmp_path: Path) -> None:
+    # Both may have been let in before either was there.
+    store = LocalStore(tmp_path, tmp_path)
+    for content, taken in ((b"first", True), (b"second", False)):
+        part = store.new_part()
+        part.write_bytes(content)
+        assert store.put_once(part, "uploads/x") is taken
+    assert store.read("uploads/x") == b"first"
+    assert [path for path in tmp_path.rglob(".*.part") if path.is_file()] == []
 
 
 def test_other_bytes_than_announced_are_refused_and_the_right_ones_taken(
@@ -178,15 +183,28 @@ def test_an_upload_is_forgotten_only_when_it_has_expired_for_a_while(
     assert [store.holds(staging_key(one)) for one in ids] == [True, False]
 
 
-def test_completed_by_several_at_once_it_is_one_recording(
-    api: httpx.Client, engine: Engine
-) -> None:
-    upload = announced(api)
-    assert put(upload).status_code == 204
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: complete(api, upload), range(4)))
-    assert [answer.status_code for answer in answers] == [202] * 4, answers[0].text
-    assert len({answer.json()["id"] for answer in answers}) == 1
+def test_completed_by_two_at_once_it_is_one_recording(api: httpx.Client, engine: Engine) -> None:
+    first, upload = announced(api), announced(api)
+    assert [put(first).status_code, put(upload).status_code] == [204, 204]
+    made = complete(api, first).json()["id"]
+
+    def waits() -> bool:
+        with transaction(engine) as session:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return bool(session.scalar(text(waiting)))
+
+    with ThreadPoolExecutor(1) as pool:
+        # Stands for the other request, which has completed and not yet committed.
+        with transaction(engine) as session:
+            session.execute(
+                update(UploadSession)
+                .where(UploadSession.id == uuid.UUID(upload["id"]))
+                .values(recording_id=uuid.UUID(made))
+            )
+            late = pool.submit(complete, api, upload)
+            until(waits, what="the second at the row of the first")
+        answer = late.result()
+    assert (answer.status_code, answer.json()["id"]) == (202, made)
     assert recordings(engine) == 1
 
 
