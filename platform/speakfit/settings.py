@@ -88,10 +88,6 @@ class Settings(BaseSettings):
         default=timedelta(minutes=15),
         description="Without work for so long the model is unloaded; 0 keeps it loaded.",
     )
-    filler_pass: bool = Field(
-        default=True,
-        description="Decode each chunk a second time to find fillers, which Whisper leaves out.",
-    )
     worker_processes: int = Field(
         default=1, ge=1, description="Transcribing processes per worker, one thread each."
     )

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Engine, ScalarSelect, func, select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from services.api.asked import Asked
 from services.api.backlog import HasRoom
 from services.api.callers import Reader, Writer
 from services.api.description import problem_answers
@@ -43,6 +44,7 @@ from speakfit.replica import Reads
 from speakfit.settings import Settings
 from speakfit.store import AudioStore
 from speakfit.tracing import traceparent
+from speakfit.wishes import NO_WISHES, Wishes
 
 _AUDIO_STATUS = {"not-audio": HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
 
@@ -135,18 +137,18 @@ router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
     responses=problem_answers(409, 413, 415, 422, 507),
 )
 async def accept(
-    request: Request, services: Given, caller: Writer, _: HasRoom, key: Named
+    request: Request, services: Given, caller: Writer, wishes: Asked, _: HasRoom, key: Named
 ) -> JSONResponse:
     """Accept audio for transcription; from the 202 on it cannot be lost."""
     upload = await receive(request, services.store, services.settings.max_upload_bytes)
 
     def create(claim: Claim | None) -> dict[str, Any]:
-        return accept_upload(services, caller, upload, claim)
+        return accept_upload(services, caller, upload, claim, wishes)
 
     try:
         answer = await run_in_threadpool(
             answered_once, services.engine, caller, key,
-            route="POST /v1/recordings", payload=upload.checksum,
+            route="POST /v1/recordings", payload=f"{upload.checksum} {wishes.stored()}",
             status=HTTPStatus.ACCEPTED, create=create,
         )  # fmt: skip
     finally:
@@ -155,13 +157,17 @@ async def accept(
 
 
 def accept_upload(
-    services: Services, caller: Identity, upload: Upload, settlement: Settlement | None
+    services: Services,
+    caller: Identity,
+    upload: Upload,
+    settlement: Settlement | None,
+    wishes: Wishes = NO_WISHES,
 ) -> dict[str, Any]:
     """Make a recording of a file that is on the disk, and what the caller is told of it."""
     measured = _measure(upload, services.settings)
     view = None
     while view is None:
-        view = _keep(services, caller, upload, measured, settlement)
+        view = _keep(services, caller, upload, measured, wishes, settlement)
     services.outbox_has_news.set()
     return view
 
@@ -171,6 +177,7 @@ def _keep(
     caller: Identity,
     upload: Upload,
     measured: Probe,
+    wishes: Wishes,
     settlement: Settlement | None,
 ) -> dict[str, Any] | None:
     """Store the audio and its recording; None when a delete of equal audio came between."""
@@ -190,6 +197,7 @@ def _keep(
             id=uuid.uuid4(),
             caller_id=caller.caller_id,
             object_key=key,
+            options=wishes.stored(),
             content_type=measured.content_type,
             size_bytes=upload.size_bytes,
             checksum=upload.checksum,

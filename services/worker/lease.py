@@ -47,6 +47,7 @@ from speakfit.database import (
     transaction,
 )
 from speakfit.jobs import ATTEMPTS, PREPARE, TRANSCRIBE, Job
+from speakfit.wishes import NO_WISHES, Wishes
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Preparation:
     duration_seconds: float
     object_key: str | None
     checksum: str
+    wishes: Wishes = NO_WISHES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class ChunkWork:
     traceparent: str | None
     start_seconds: float
     end_seconds: float
+    wishes: Wishes = NO_WISHES
 
 
 def _free(table: type[Recording] | type[Chunk]) -> ColumnElement[bool]:
@@ -121,6 +124,7 @@ class _Candidate:
     recording_id: uuid.UUID
     caller_id: uuid.UUID | None
     traceparent: str | None
+    wishes: Wishes
     owner: uuid.UUID | None
     to_cut: bool
     turn: int
@@ -167,6 +171,7 @@ def _whose_turn(
             Recording.id,
             Recording.caller_id,
             Recording.traceparent,
+            Recording.options,
             Recording.lease_owner,
             to_cut.label("to_cut"),
         )
@@ -191,6 +196,7 @@ def _whose_turn(
         recording_id=row.id,
         caller_id=row.caller_id,
         traceparent=row.traceparent,
+        wishes=Wishes.of(row.options),
         owner=row.lease_owner,
         to_cut=row.to_cut,
         turn=1 + max(turn or 0 for turn in highest),
@@ -262,6 +268,7 @@ def _take_recording(session: Session, found: _Candidate, lease: timedelta) -> Pr
         duration_seconds=row.duration_seconds,
         object_key=row.object_key,
         checksum=row.checksum,
+        wishes=found.wishes,
     )
 
 
@@ -298,6 +305,7 @@ def _take_chunk(session: Session, found: _Candidate, lease: timedelta) -> ChunkW
         traceparent=found.traceparent,
         start_seconds=row.start_seconds,
         end_seconds=row.end_seconds,
+        wishes=found.wishes,
     )
 
 

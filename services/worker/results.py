@@ -137,6 +137,7 @@ def _add_as_ours(
         traceparent=work.traceparent,
         start_seconds=cut.start_seconds,
         end_seconds=cut.end_seconds,
+        wishes=work.wishes,
     )
     row = _row(work, cut)
     row.status, row.attempts, row.lease_owner = ChunkStatus.LEASED, 1, ours.owner

@@ -420,6 +420,7 @@ def _transcribe(child: Child, work: ChunkWork, samples: Samples | None) -> bool:
                 samples=unpack_chunk(child.store.read(key)) if samples is None else samples,
                 start_seconds=work.start_seconds,
                 end_seconds=work.end_seconds,
+                wishes=work.wishes,
             )
             began = time.monotonic()
             with span("transcribe"):

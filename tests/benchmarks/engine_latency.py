@@ -23,7 +23,9 @@ from services.worker.engines.timed import FITS, SHARES, Fit
 from services.worker.engines.whisper import WhisperEngine
 from services.worker.speech import FRAME, VoiceActivity, spans
 from speakfit.audio import SAMPLE_RATE
+from speakfit.fillers import FillerMethod
 from speakfit.settings import Settings
+from speakfit.wishes import Wishes
 from speakfit_ops.stack import local_whisper_model
 from tests.services.speech import AUSTEN, KENNEDY, Samples, samples_of
 
@@ -41,7 +43,7 @@ def _pieces() -> list[Samples]:
     return [audio[a:b] for a, b in itertools.combinations(edges, 2) if b - a <= longest]
 
 
-def _measure(engine: WhisperEngine, repeats: int) -> Measured:
+def _measure(engine: WhisperEngine, wishes: Wishes, repeats: int) -> Measured:
     chance = random.Random(1)
     pieces = _pieces()
     found: Measured = []
@@ -49,7 +51,9 @@ def _measure(engine: WhisperEngine, repeats: int) -> Measured:
         piece = chance.choice(pieces)
         length = len(piece) / SAMPLE_RATE
         began = time.process_time()
-        engine.transcribe([Speech(samples=piece, start_seconds=0.0, end_seconds=length)])
+        engine.transcribe(
+            [Speech(samples=piece, start_seconds=0.0, end_seconds=length, wishes=wishes)]
+        )
         found.append((length, time.process_time() - began))
     return found
 
@@ -75,32 +79,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=150)
     repeats = parser.parse_args().repeats
-    for filler_pass in (False, True):
-        engine = WhisperEngine(
-            Settings(
-                whisper_model=local_whisper_model(),
-                whisper_device="cpu",
-                whisper_compute_type="int8",
-                filler_pass=filler_pass,
-            )
+    engine = WhisperEngine(
+        Settings(
+            whisper_model=local_whisper_model(),
+            whisper_device="cpu",
+            whisper_compute_type="int8",
         )
-        engine.load()
-        _measure(engine, 3)
-        found = _measure(engine, repeats)
-        print(
-            f"filler_pass={filler_pass}\n  measured {_fit(found)}\n  in use   {FITS[filler_pass]}"
-        )
+    )
+    engine.load()
+    for method in FillerMethod:
+        wishes = Wishes(fillers=method)
+        _measure(engine, wishes, 3)
+        found = _measure(engine, wishes, repeats)
+        print(f"{method}\n  measured {_fit(found)}\n  in use   {FITS[method]}")
         chance = random.Random(2)
         for group in GROUPS:
             members = _of_group(found, group)
-            drawn = [FITS[filler_pass].draw(length, chance) for length, _ in members * 100]
+            drawn = [FITS[method].draw(length, chance) for length, _ in members * 100]
             line = "  ".join(
                 f"p{p} {np.percentile([took for _, took in members], p):.2f}/"
                 f"{np.percentile(drawn, p):.2f}"
                 for p in (10, 50, 90)
             )
             print(f"  {group[0]:2.0f}-{group[1]:2.0f} s ({len(members):3})  {line}")
-        engine.close()
+    engine.close()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""How many spoken fillers the worker finds, with and without its second pass, and how many it
-makes up.
+"""How many spoken fillers the worker finds, with and without its second pass, how many it makes
+up, and what the pass costs.
 
     python -m tests.benchmarks.fillers
 
 eSpeak NG says sentences with `um` and `uh` between their halves, in three voices at two speeds. A
 filler counts as found when one is reported within 0.75 s of it. Made-up fillers are counted in the
 same sentences without any and in the sample recordings. speakfit.fillers.RECALL holds the figures.
+The cost is told in chunks a minute of one processor's time, which other load does not change.
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +22,9 @@ from services.api.transcript import Transcript, assemble
 from services.worker.engines import Speech
 from services.worker.engines.whisper import WhisperEngine
 from speakfit.audio import SAMPLE_RATE
+from speakfit.fillers import FillerMethod
 from speakfit.settings import Settings
+from speakfit.wishes import Wishes
 from speakfit_ops.stack import local_whisper_model
 from tests.benchmarks.synthesis import Voice
 from tests.services.speech import AUSTEN, KENNEDY, Samples, samples_of, silence
@@ -68,10 +73,13 @@ def speeches(*, with_fillers: bool) -> list[Spoken]:
     return found
 
 
-def transcript(engine: WhisperEngine, samples: Samples) -> Transcript:
+def transcript(engine: WhisperEngine, samples: Samples, method: FillerMethod) -> Transcript:
     """One chunk's transcript, as the API gives it."""
     length = len(samples) / SAMPLE_RATE
-    (result,) = engine.transcribe([Speech(samples=samples, start_seconds=0.0, end_seconds=length)])
+    chunk = Speech(
+        samples=samples, start_seconds=0.0, end_seconds=length, wishes=Wishes(fillers=method)
+    )
+    (result,) = engine.transcribe([chunk])
     return assemble(
         recording_id="measured",
         duration_seconds=length,
@@ -84,51 +92,67 @@ def matched(spoken: Spoken, told: list[float]) -> int:
     """How many spoken fillers have a reported one of their own nearby."""
     left = sorted(told)
     count = 0
-    for time in spoken.fillers:
-        near = [one for one in left if abs(one - time) <= NEAR_SECONDS]
+    for said in spoken.fillers:
+        near = [one for one in left if abs(one - said) <= NEAR_SECONDS]
         if near:
-            left.remove(min(near, key=lambda one: abs(one - time)))
+            left.remove(min(near, key=lambda one: abs(one - said)))
             count += 1
     return count
 
 
-def measure(engine: WhisperEngine) -> tuple[int, int, int]:
+def measure(engine: WhisperEngine, method: FillerMethod) -> tuple[int, int, int]:
     """Fillers found, fillers spoken, and fillers made up."""
     found = spoken = invented = 0
     for one in speeches(with_fillers=True):
-        told = transcript(engine, one.samples).coaching.filler_words.found
+        told = transcript(engine, one.samples, method).coaching.filler_words.found
         found += matched(one, [(filler.start + filler.end) / 2 for filler in told])
         spoken += len(one.fillers)
     clean = [one.samples for one in speeches(with_fillers=False)]
     for samples in [*clean, samples_of(AUSTEN), samples_of(KENNEDY)]:
-        invented += transcript(engine, samples).coaching.filler_words.total
+        invented += transcript(engine, samples, method).coaching.filler_words.total
     return found, spoken, invented
 
 
-def engine(*, filler_pass: bool) -> WhisperEngine:
-    """The local model, with or without its second pass."""
+def engine() -> WhisperEngine:
+    """The local model."""
     made = WhisperEngine(
         Settings(
             whisper_model=local_whisper_model(),
             whisper_device="cpu",
             whisper_compute_type="int8",
-            filler_pass=filler_pass,
         )
     )
     made.load()
     return made
 
 
+def pace(engine: WhisperEngine, method: FillerMethod, repeats: int) -> float:
+    """Chunks near 30 s by minute of processor time."""
+    chunks = [one.samples for one in speeches(with_fillers=True)] + [samples_of(AUSTEN)]
+    transcript(engine, chunks[0], method)
+    began = time.process_time()
+    for _ in range(repeats):
+        for samples in chunks:
+            transcript(engine, samples, method)
+    return len(chunks) * repeats * 60 / (time.process_time() - began)
+
+
 def main() -> None:
-    """Print what speakfit.fillers.RECALL holds."""
-    for filler_pass in (False, True):
-        listening = engine(filler_pass=filler_pass)
-        found, spoken, invented = measure(listening)
+    """Print what speakfit.fillers.RECALL holds, and the pass's cost in the same run."""
+    listening = engine()
+    for method in FillerMethod:
+        found, spoken, invented = measure(listening, method)
         print(
-            f"{listening.model}, second pass {filler_pass}: found {found} of {spoken}, "
+            f"{listening.model}, {method}: found {found} of {spoken}, "
             f"made up {invented} in speech without any"
         )
-        listening.close()
+    rates: dict[FillerMethod, list[float]] = {method: [] for method in FillerMethod}
+    for _ in range(3):
+        for method in FillerMethod:
+            rates[method].append(pace(listening, method, 1))
+    for method, values in rates.items():
+        print(f"{method}: {statistics.median(values):.1f} chunks a minute of processor time")
+    listening.close()
 
 
 if __name__ == "__main__":

@@ -96,13 +96,12 @@ def errors_at_seams(
 
 
 def whisper() -> WhisperEngine:
-    """The local model on one thread, without the pass for fillers."""
+    """The local model on one thread."""
     return WhisperEngine(
         Settings(
             whisper_model=local_whisper_model(),
             whisper_device="cpu",
             whisper_compute_type="int8",
-            filler_pass=False,
         )
     )
 

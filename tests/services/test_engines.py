@@ -18,7 +18,9 @@ from services.worker.engines.recorded import RecordedEngine, record
 from services.worker.engines.timed import FITS, SHARES, TimedEngine
 from services.worker.engines.whisper import WhisperEngine
 from speakfit.errors import NotRecordedError
+from speakfit.fillers import FillerMethod
 from speakfit.settings import EngineName, Settings
+from speakfit.wishes import Wishes
 from speakfit_ops.stack import local_whisper_model
 from tests.services.speech import AUSTEN, KENNEDY, Samples, samples_of
 
@@ -33,9 +35,8 @@ def settings_with(**given: Any) -> Settings:
 
 
 def speech(samples: Samples, at: float = 0.0, **wishes: Any) -> Speech:
-    return Speech(
-        samples=samples, start_seconds=at, end_seconds=at + len(samples) / 16_000, **wishes
-    )
+    end = at + len(samples) / 16_000
+    return Speech(samples=samples, start_seconds=at, end_seconds=end, wishes=Wishes(**wishes))
 
 
 def text(result: dict[str, Any]) -> str:
@@ -44,7 +45,7 @@ def text(result: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def whisper() -> Iterator[WhisperEngine]:
-    engine = WhisperEngine(settings_with(whisper_batch_size=4, filler_pass=False))
+    engine = WhisperEngine(settings_with(whisper_batch_size=4))
     yield engine
     engine.close()
 
@@ -115,7 +116,7 @@ from tests.recording_monitoring import until
 from tests.services.speech import KENNEDY, samples_of
 from tests.services.test_engines import WhisperEngine, settings_with, speech
 
-engine = WhisperEngine(settings_with(whisper_idle_limit=0.3, filler_pass=False))
+engine = WhisperEngine(settings_with(whisper_idle_limit=0.3))
 spoken = speech(samples_of(KENNEDY)[: 4 * 16_000])
 def used():
     return psutil.Process().memory_info().rss // 1_000_000
@@ -141,7 +142,7 @@ def test_a_model_without_work_gives_its_memory_back_and_returns_when_needed() ->
 
 
 def test_a_model_that_is_used_is_not_taken_away_and_zero_keeps_it() -> None:
-    engine = WhisperEngine(settings_with(whisper_idle_limit=0, filler_pass=False))
+    engine = WhisperEngine(settings_with(whisper_idle_limit=0))
     engine.load()
     assert engine._watch is None
     assert engine.is_loaded
@@ -166,7 +167,7 @@ def test_workers_spawn_their_children_and_load_no_model_before(tmp_path: Path) -
 
 
 def test_the_timed_engine_draws_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = FITS[False]
+    fit = FITS[FillerMethod.TRANSCRIPT]
     chance = random.Random(5)
     drawn = [fit.draw(30.0, chance) for _ in range(4000)]
     median = fit.floor + fit.rate * 30.0
@@ -176,9 +177,7 @@ def test_the_timed_engine_draws_what_was_measured(monkeypatch: pytest.MonkeyPatc
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     spoken = [speech(samples_of(KENNEDY), at=7.0), speech(samples_of(AUSTEN))] * 2
-    first, second = (
-        TimedEngine(settings_with(speech_engine="timed")).transcribe(spoken) for _ in range(2)
-    )
+    first, second = (TimedEngine().transcribe(spoken) for _ in range(2))
     assert first == second
     assert slept[:4] == slept[4:]
     # The same chunk again: the same words, another wait.
@@ -187,7 +186,11 @@ def test_the_timed_engine_draws_what_was_measured(monkeypatch: pytest.MonkeyPatc
     words = [word for segment in first[0]["segments"] for word in segment["words"]]
     assert len(words) == 28
     assert (words[0]["start"], words[-1]["end"]) == (7.0, 18.0)
-    assert first[0]["fillers"] == []
+    assert first[0]["fillers"] is None
+    listened = TimedEngine().transcribe(
+        [speech(samples_of(KENNEDY), fillers=FillerMethod.VERBATIM_PASS)]
+    )
+    assert listened[0]["fillers"] == []
 
 
 def test_recorded_results_are_given_again_wherever_the_chunk_lies(

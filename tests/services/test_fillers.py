@@ -11,13 +11,16 @@ from tests.services.speech import AUSTEN, samples_of
 
 def test_fillers_are_found_where_they_are_said_and_the_words_stay() -> None:
     spoken = speeches(with_fillers=True)[0]
-    listening, deaf = engine(filler_pass=True), engine(filler_pass=False)
+    listening = engine()
     try:
-        with_pass, without = (transcript(one, spoken.samples) for one in (listening, deaf))
-        clean = transcript(listening, samples_of(AUSTEN)[: 10 * 16_000])
+        with_pass, without = (
+            transcript(listening, spoken.samples, method)
+            for method in (FillerMethod.VERBATIM_PASS, FillerMethod.TRANSCRIPT)
+        )
+        some = samples_of(AUSTEN)[: 10 * 16_000]
+        clean = transcript(listening, some, FillerMethod.VERBATIM_PASS)
     finally:
         listening.close()
-        deaf.close()
     assert with_pass.segments == without.segments
     found = with_pass.coaching.filler_words
     assert matched(spoken, [(one.start + one.end) / 2 for one in found.found]) >= 3
@@ -30,13 +33,13 @@ def test_fillers_are_found_where_they_are_said_and_the_words_stay() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", FillerMethod)
 def test_the_recall_that_answers_tell_is_what_is_measured(method: FillerMethod) -> None:
-    listening = engine(filler_pass=method == FillerMethod.VERBATIM_PASS)
+    listening = engine()
     try:
-        found, spoken, invented = measure(listening)
+        found, spoken, invented = measure(listening, method)
     finally:
         listening.close()
     told = RECALL[(listening.model, method)]
     assert spoken == told.spoken
-    # Another processor's rounding may turn a word or two.
-    assert abs(found - told.found) <= 2
+    # Where the model is unsure it decodes again at random: the fillers of one speech may turn.
+    assert abs(found - told.found) <= 4
     assert abs(invented - told.invented) <= 1

@@ -86,7 +86,8 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
     api: httpx.Client, worker: Process, monitoring: RecordingMonitoring
 ) -> None:
     chunks_before = monitoring.total(CHUNKS.type, outcome="done")
-    answer = api.post("/v1/recordings", files={"file": AUSTEN.read_bytes()})
+    wishes = {"fillers": "verbatim-pass", "language": "en"}
+    answer = api.post("/v1/recordings", params=wishes, files={"file": AUSTEN.read_bytes()})
     assert answer.status_code == 202
     accepted = answer.json()
     assert answer.headers["location"] == accepted["links"]["self"]
@@ -132,6 +133,8 @@ def test_every_format_is_accepted_and_transcribed(
         assert view["status"] == "completed", (kind, view)
         text = api.get(view["links"]["transcript"]).json()["text"]
         assert word_error_rate(known_text("kennedy"), text) <= 0.15, kind
+    fillers = api.get(view["links"]["transcript"]).json()["coaching"]["filler_words"]
+    assert (fillers["method"], fillers["recall"]) == ("transcript", 0.25)
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(
@@ -267,6 +270,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_leaves_nothing_behind(
 
 def test_requests_that_are_not_uploads_are_refused(api: httpx.Client) -> None:
     assert_problem(api.post("/v1/recordings", content=b"x"), 415, "not-multipart")
+    assert_problem(api.post("/v1/recordings?language=xx", content=b"x"), 422, "invalid-request")
     assert_problem(api.post("/v1/recordings", files={"other": b"x"}), 422, "no-file")
     twice = [("file", KENNEDY.read_bytes()), ("file", AUSTEN.read_bytes())]
     answer = api.post("/v1/recordings", files=twice)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, assert_never
 from speakfit.audio import Samples
 from speakfit.errors import SettingsError
 from speakfit.settings import EngineName, Settings
+from speakfit.wishes import NO_WISHES, Wishes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,7 @@ class Speech:
     samples: Samples
     start_seconds: float
     end_seconds: float
-    language: str | None = None
-    """ISO 639-1; None lets the model tell it."""
-    prompt: str | None = None
-    """Text in the style and with the names that are to be expected."""
-    temperature: float | None = None
-    """Of sampling; None begins at 0 and rises where the model is unsure."""
+    wishes: Wishes = NO_WISHES
 
     def at(self, seconds: float) -> float:
         """A time in this chunk as a time in the recording, never after the chunk's end."""
@@ -69,7 +65,7 @@ def make_speech_engine(settings: Settings) -> SpeechEngine:
         case EngineName.TIMED:
             from services.worker.engines.timed import TimedEngine
 
-            return TimedEngine(settings)
+            return TimedEngine()
         case EngineName.RECORDED:
             from services.worker.engines.recorded import RecordedEngine
 

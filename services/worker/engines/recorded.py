@@ -24,7 +24,7 @@ from speakfit.settings import EngineName, Settings, read_settings
 
 def result_path(folder: Path, chunk: Speech) -> Path:
     """Named by what decides the result: the samples and the caller's wishes."""
-    wishes = json.dumps([chunk.language, chunk.prompt, chunk.temperature])
+    wishes = json.dumps(chunk.wishes.stored(), sort_keys=True)
     content = chunk.samples.astype("<i2").tobytes() + wishes.encode()
     return folder / f"{hashlib.sha256(content).hexdigest()}.json"
 

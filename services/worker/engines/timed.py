@@ -13,7 +13,7 @@ from typing import Any
 
 from services.worker.engines import Speech
 from speakfit.audio import SAMPLE_RATE
-from speakfit.settings import Settings
+from speakfit.fillers import FillerMethod
 
 _WORDS_PER_SECOND = 2.5
 _WORDS_IN_SEGMENT = 12
@@ -47,10 +47,14 @@ class Fit:
 
 
 FITS = {
-    False: Fit(floor=0.391, rate=0.0234, ratios=(0.73, 0.82, 0.89, 1.0, 1.09, 1.16, 1.38, 1.55)),
-    True: Fit(floor=0.437, rate=0.0381, ratios=(0.68, 0.82, 0.91, 1.02, 1.12, 1.2, 1.29, 1.49)),
+    FillerMethod.TRANSCRIPT: Fit(
+        floor=0.391, rate=0.0234, ratios=(0.73, 0.82, 0.89, 1.0, 1.09, 1.16, 1.38, 1.55)
+    ),
+    FillerMethod.VERBATIM_PASS: Fit(
+        floor=0.437, rate=0.0381, ratios=(0.68, 0.82, 0.91, 1.02, 1.12, 1.2, 1.29, 1.49)
+    ),
 }
-"""By whether fillers are listened for. tiny.en, int8, one thread of a 2-core AMD EPYC, measured by
+"""By how fillers are listened for. tiny.en, int8, one thread of a 2-core AMD EPYC, measured by
 `python -m tests.benchmarks.engine_latency`, which prints how far real and timed quantiles agree.
 """
 
@@ -64,9 +68,7 @@ class TimedEngine:
 
     model = "timed"
 
-    def __init__(self, settings: Settings) -> None:
-        self._fit = FITS[settings.filler_pass]
-        self._listens_for_fillers = settings.filler_pass
+    def __init__(self) -> None:
         self._met: Counter[bytes] = Counter()
 
     def load(self) -> None:
@@ -83,11 +85,12 @@ class TimedEngine:
         digest = hashlib.blake2b(chunk.samples.tobytes(), digest_size=8).digest()
         self._met[digest] += 1
         chance = random.Random(digest + bytes(str(self._met[digest]), "ascii"))
-        time.sleep(self._fit.draw(len(chunk.samples) / SAMPLE_RATE, chance))
+        method = chunk.wishes.fillers
+        time.sleep(FITS[method].draw(len(chunk.samples) / SAMPLE_RATE, chance))
         return {
-            "language": chunk.language or "en",
+            "language": chunk.wishes.language or "en",
             "segments": _segments(chunk, random.Random(digest)),
-            "fillers": [] if self._listens_for_fillers else None,
+            "fillers": [] if method is FillerMethod.VERBATIM_PASS else None,
         }
 
 

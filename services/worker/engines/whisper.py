@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from services.worker.engines import Speech, whisper_model
 from speakfit.audio import SAMPLE_RATE
-from speakfit.fillers import filler_name
+from speakfit.fillers import FillerMethod, filler_name
 from speakfit.settings import Settings
 
 WINDOW_SECONDS = 30
@@ -126,8 +126,7 @@ class WhisperEngine:
 
     def _next(self, chunks: Sequence[Speech]) -> list[dict[str, Any]]:
         """As many of the first chunks as are alike and fit into memory together."""
-        wishes = _wishes(chunks[0])
-        alike = list(itertools.takewhile(lambda chunk: _wishes(chunk) == wishes, chunks))
+        alike = list(itertools.takewhile(lambda chunk: chunk.wishes == chunks[0].wishes, chunks))
         while True:
             some = alike[: self._batch]
             try:
@@ -149,7 +148,7 @@ class WhisperEngine:
             windows, language = _together(model, chunks)
             phrases = [list(itertools.chain.from_iterable(map(_sentences, w))) for w in windows]
         fillers: Sequence[list[dict[str, Any]] | None] = [None] * len(chunks)
-        if self._settings.filler_pass:
+        if chunks[0].wishes.fillers is FillerMethod.VERBATIM_PASS:
             fillers = _fillers(model, chunks, language)
         return [
             {
@@ -209,19 +208,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _wishes(chunk: Speech) -> tuple[str | None, str | None, float | None]:
-    return chunk.language, chunk.prompt, chunk.temperature
-
-
 def _audio(chunk: Speech) -> NDArray[np.float32]:
     return chunk.samples.astype(np.float32) / 32768.0
 
 
 def _options(chunk: Speech) -> dict[str, Any]:
     wished = {
-        "language": chunk.language,
-        "initial_prompt": chunk.prompt,
-        "temperature": chunk.temperature,
+        "language": chunk.wishes.language,
+        "initial_prompt": chunk.wishes.prompt,
+        "temperature": chunk.wishes.temperature,
     }
     return {
         "beam_size": 1,
