@@ -12,6 +12,7 @@ SpeakFitError
 ├── HistoryError           a recorded history cannot be written, read or used
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── LoadError              a load run is declared wrongly, or cannot be done
+├── FaultError             a fault cannot be made, or not be healed
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── MigrationError         rows could not be moved to another database, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
@@ -109,6 +110,10 @@ class ScenarioError(SpeakFitError):
 
 class LoadError(SpeakFitError):
     """A load run is declared wrongly, or cannot be done."""
+
+
+class FaultError(SpeakFitError):
+    """A fault cannot be made, or not be healed."""
 
 
 class ApplyError(SpeakFitError):

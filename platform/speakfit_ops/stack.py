@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,10 +34,13 @@ from rich.table import Table
 from speakfit.errors import SpeakFitError, StackError
 from speakfit.settings import read_settings
 from speakfit.target import LOCAL_PROJECT, STACK_FILE
+from speakfit_ops.links import LinkPlan, link_plans
 from speakfit_ops.servers import LOOPBACK, Server, postgres, valkey
 
 START_LIMIT = timedelta(seconds=60)
 STOP_LIMIT = timedelta(seconds=15)
+RESTART_LIMIT = timedelta(seconds=2)
+"""How long a part that is restarted may take to stop; one that hangs is why people restart."""
 _LOG_TAIL_LINES = 15
 _POLL = 0.05
 
@@ -57,6 +60,9 @@ class Ports:
             **{name: getattr(self, name) or free_port() for name in self.__dataclass_fields__}
         )
 
+
+RESTART_ASKED, RESTART_ANSWERED = "restart-asked.json", "restart-answered.json"
+"""How a command asks the stack's own process, in its folder, to restart a part."""
 
 DEMO_FOLDER = "demo"
 """Where under the data folder the demo keeps its own stack."""
@@ -115,7 +121,8 @@ class Stack:
     """Start with `start()`, then `watch()`; `stop()` leaves no process behind.
 
     `folder` holds all data; `time_scale` is policy seconds per real second and belongs to the
-    data: another scale needs another folder.
+    data: another scale needs another folder. `faults` puts a proxy on every link between the
+    parts (loadtest.faults) and takes a part that dies for a fault on purpose.
     """
 
     folder: Path
@@ -123,8 +130,11 @@ class Stack:
     time_scale: int = 1
     overrides: Mapping[str, str] = field(default_factory=dict)
     say: Callable[[str], None] = lambda _: None
+    faults: bool = False
     parts: dict[str, Part] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    links: list[LinkPlan] = field(default_factory=list)
+    _servers: dict[str, Server] = field(default_factory=dict)
     _lock: int | None = None
 
     def start(self, *, anew: bool = False) -> None:
@@ -150,8 +160,11 @@ class Stack:
     def _start_all(self) -> None:
         database = postgres(self.folder / "postgres", free_port())
         broker = valkey(self.folder / "valkey", free_port())
+        self._servers = {server.name: server for server in (database, broker)}
         self.environment = self._environment(database, broker)
         self._write_record()
+        if self.faults:
+            self._start_faults(database, broker)
         for server in (database, broker):
             self._start_server(server)
         self.start_part("monitoring")
@@ -165,6 +178,18 @@ class Stack:
         self.start_part("runbooks")
         for name in ("monitoring", "api", "worker", "runbooks"):
             self.wait_ready(name)
+
+    def _start_faults(self, database: Server, broker: Server) -> None:
+        plans = link_plans(
+            database=database.address,
+            broker=broker.address,
+            monitoring=self.environment["MONITORING_EMULATOR_HOST"],
+            console=f"{LOOPBACK}:{self.ports.console}",
+        )
+        self.links = [replace(plan, port=free_port()) for plan in plans]
+        self.environment["FAULTS_URL"] = f"http://{LOOPBACK}:{free_port()}"
+        self.start_part("faults")
+        self.wait_ready("faults")
 
     def _environment(self, database: Server, broker: Server) -> dict[str, str]:
         """The same settings that production gets, pointing here."""
@@ -207,6 +232,11 @@ class Stack:
                 *("--data-dir", str(self.folder / "monitoring")),
                 *("--time-scale", str(self.time_scale)),
             ], host_port
+        if name == "faults":
+            address = self.environment["FAULTS_URL"].removeprefix("http://")
+            links = [word for plan in self.links for word in ("--link", plan.option)]
+            port = address.rpartition(":")[2]
+            return [*python, "loadtest.faults", "--port", port, *links], address
         if name == "api":
             return [*python, "services.api"], f"{LOOPBACK}:{self.ports.api}"
         if name == "worker":
@@ -217,9 +247,16 @@ class Stack:
             *("--port", str(self.ports.runbooks)),
         ], f"{LOOPBACK}:{self.ports.runbooks}"
 
-    def start_part(self, name: str) -> Part:
-        """Start one of monitoring, api, worker, runbooks; also after `kill`."""
+    def start_part(self, name: str, *, clock_skew: timedelta = timedelta(0)) -> Part:
+        """Start one of monitoring, api, worker, runbooks; also after `kill`.
+
+        With `clock_skew` its wall clock is wrong by so much.
+        """
         command, address = self._command(name)
+        if clock_skew:
+            python, option, *module = command
+            seconds = f"{clock_skew.total_seconds():g}"
+            command = [python, option, "loadtest.faults.skewed", seconds, *module]
         log = self._log(name)
         with log.open("ab") as output, signals_held(deliver=True):
             process = subprocess.Popen(
@@ -227,12 +264,41 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **self._detours(name)},
                 start_new_session=True,
             )
             self.parts[name] = Part(name=name, address=address, log=log, process=process)
         self._write_record()
         return self.parts[name]
+
+    def _detours(self, name: str) -> dict[str, str]:
+        """Settings of a part that lead over the fault proxy instead of straight to the server."""
+        return {
+            plan.setting: plan.detour(self.environment) for plan in self.links if plan.part == name
+        }
+
+    def restart(self, name: str, *, clock_skew: timedelta = timedelta(0)) -> None:
+        """Stop a part, by force when it does not stop at once, start it and wait until it serves.
+
+        A StackError when the stack has no such part, or it does not come up.
+        """
+        known = (*self._servers, "monitoring", "api", "worker", "runbooks")
+        if name not in known:
+            raise StackError(
+                f"The stack has no part {name}.",
+                where=str(self.folder),
+                todo=f"Name one of {', '.join(known)}.",
+            )
+        part = self.parts.pop(name, None)
+        if part is not None:
+            end_family(part, RESTART_LIMIT)
+        if name in self._servers:
+            server = self._servers[name]
+            self._start_server(server)
+            server.wait_ready(self.parts[name].process, self.parts[name].log)
+            return
+        self.start_part(name, clock_skew=clock_skew)
+        self.wait_ready(name)
 
     def _start_server(self, server: Server) -> None:
         log = self._log(server.name.lower())
@@ -315,15 +381,36 @@ class Stack:
         self._write_record()
 
     def watch(self, stopping: threading.Event) -> None:
-        """Return when `stopping` is set; raise a StackError when a part has died."""
+        """Return when `stopping` is set; raise a StackError when a part has died.
+
+        Meanwhile parts are restarted for whoever asks (`request_restart`).
+        """
         while not stopping.wait(0.2):
             self.check()
+            self._serve_request()
 
     def check(self) -> None:
-        """Raise a StackError with the end of its log when a part has died."""
+        """Raise a StackError with the end of its log when a part has died, unless on purpose."""
         for part in self.parts.values():
-            if part.process.poll() is not None:
+            if part.process.poll() is not None and not self.faults:
                 raise self._crash(part)
+
+    def _serve_request(self) -> None:
+        asked, answered = (self.folder / name for name in (RESTART_ASKED, RESTART_ANSWERED))
+        try:
+            wanted = json.loads(asked.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        asked.unlink()
+        trouble = ""
+        self.say(f"restarting {wanted['part']}")
+        try:
+            self.restart(wanted["part"], clock_skew=timedelta(seconds=wanted["clock_skew"]))
+        except StackError as error:
+            trouble = error.what
+        fresh = answered.with_suffix(".new")
+        fresh.write_text(json.dumps({"number": wanted["number"], "error": trouble}), "utf-8")
+        fresh.replace(answered)
 
     def stop(self, *, remove: bool = False) -> None:
         """Stop every part, newest first: services before the database they write to.
@@ -408,6 +495,8 @@ class Stack:
         if record is not None:
             end_leftovers(record)
             self.record.unlink()
+        for name in (RESTART_ASKED, RESTART_ANSWERED):
+            (self.folder / name).unlink(missing_ok=True)
         if anew:
             for entry in self.folder.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
@@ -515,6 +604,57 @@ def end_leftovers(record: Mapping[str, Any]) -> None:
         time.sleep(_POLL)
 
 
+def end_family(part: Part, limit: timedelta) -> None:
+    """Stop a part, with SIGKILL for it and all its children when it takes longer than `limit`.
+
+    The children one by one: those of PostgreSQL lead groups of their own.
+    """
+    root = psutil.Process(part.process.pid) if _alive(part) else None
+    family = [root, *root.children(recursive=True)] if root is not None else []
+    if root is not None:
+        root.send_signal(part.stop_signal)
+    _, left = psutil.wait_procs(family, limit.total_seconds())
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(left)
+    end_group(part.process.pid)
+    part.process.wait()
+
+
+def request_restart(folder: Path, part: str, *, clock_skew: timedelta = timedelta(0)) -> None:
+    """Let the stack that runs in a folder restart a part, and wait until it serves again.
+
+    A StackError when the part is not known, or does not come up.
+    """
+    asked, answered = (folder / name for name in (RESTART_ASKED, RESTART_ANSWERED))
+    number = secrets.token_hex(8)
+    fresh = folder / f"restart-{number}.new"
+    request = {"part": part, "clock_skew": clock_skew.total_seconds(), "number": number}
+    fresh.write_text(json.dumps(request), encoding="utf-8")
+    deadline = time.monotonic() + START_LIMIT.total_seconds()
+    while time.monotonic() < deadline:
+        if fresh.exists():
+            with suppress(FileExistsError):
+                # Fails while another request waits.
+                os.link(fresh, asked)
+                fresh.unlink()
+        with suppress(FileNotFoundError):
+            answer = json.loads(answered.read_text(encoding="utf-8"))
+            if answer["number"] == number:
+                answered.unlink()
+                if answer["error"]:
+                    raise StackError(answer["error"], where=part, todo="Read its log.")
+                return
+        time.sleep(_POLL)
+    fresh.unlink(missing_ok=True)
+    raise StackError(
+        f"{part} was not restarted in {START_LIMIT.total_seconds():.0f} s.",
+        where=str(folder),
+        todo="Look whether the stack's own process still runs, and read the part's log.",
+    )
+
+
 def end_group(pid: int) -> None:
     """SIGKILL a process group; each part leads its own."""
     try:
@@ -575,7 +715,10 @@ app = typer.Typer(
     help="Run all of SpeakFit on this machine.", no_args_is_help=True, add_completion=False
 )
 _out = Console(highlight=False)
-_Folder = Annotated[Path, typer.Option("--data-dir", help="Folder of all data and logs.")]
+_Folder = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="SPEAKFIT_STACK_DIR", help="Folder of all data and logs."),
+]
 
 
 @app.command()
@@ -594,12 +737,18 @@ def up(
     time_scale: Annotated[
         int, typer.Option(min=1, help="Policy seconds per real second; belongs to the data.")
     ] = 1,
+    faults: Annotated[
+        bool,
+        typer.Option(help="Put a proxy for faults on every link; a part that dies stays dead."),
+    ] = False,
 ) -> None:
     """Start everything and keep it running until Ctrl-C or `down`."""
     ports = Ports(
         api=api_port, monitoring=monitoring_port, console=console_port, runbooks=runbooks_port
     )
-    stack = Stack(folder=data_dir, ports=ports, time_scale=time_scale, say=_out.print)
+    stack = Stack(
+        folder=data_dir, ports=ports, time_scale=time_scale, say=_out.print, faults=faults
+    )
     stopping = threading.Event()
     for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: stopping.set())
@@ -691,6 +840,23 @@ def status(
         memory = f"{row['resident_bytes'] / 2**20:.0f} MiB"
         table.add_row(row["part"], str(row["pid"]), state, memory, row["address"])
     _out.print(table)
+
+
+@app.command()
+def restart(
+    part: Annotated[
+        str, typer.Argument(help="PostgreSQL, Valkey, monitoring, api, worker or runbooks.")
+    ],
+    data_dir: _Folder = STACK_FILE.parent,
+    clock_skew: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Start it with a clock that is wrong.")
+    ] = 0,
+) -> None:
+    """Stop a part, start it anew and wait until it serves."""
+    _running(data_dir)
+    began = time.monotonic()
+    request_restart(data_dir, part, clock_skew=timedelta(seconds=clock_skew))
+    _out.print(f"{part} is up again after {time.monotonic() - began:.1f} s.")
 
 
 @app.command()
