@@ -42,6 +42,40 @@ def test_every_command_of_the_documents_is_known(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_every_command_and_option_of_the_other_documents_is_described() -> None:
+    """docs/commands.md holds what each command prints about itself."""
+    described = {
+        heading: set(re.findall(r"--[a-z-]+", text))
+        for heading, text in re.findall(
+            r"(?ms)^##+ (python -m [a-z_. -]+?)$(.*?)(?=^##|\Z)",
+            (ROOT / "docs" / "commands.md").read_text("utf-8"),
+        )
+    }
+    wrong = []
+    for document in sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("runbooks/*.md")]):
+        blocks = re.findall(r"(?ms)^ *```(?:bash|text|sh)\n(.*?)```", document.read_text("utf-8"))
+        for line in "".join(blocks).replace("\\\n", " ").splitlines():
+            found = re.search(r"python -m (alerts|loadtest|services|speakfit_ops)\b", line)
+            if document.name == "commands.md" or not found:
+                continue
+            said = words(line[found.start() :].partition(")")[0].partition("'")[0])
+            heading = max(
+                (name for name in described if said[: name.count(" ") + 1] == name.split()),
+                key=len,
+                default="",
+            )
+            rest = said[heading.count(" ") + 1 :]
+            more = any(name.startswith(f"{heading} ") for name in described)
+            options = {word for word in rest if word.startswith("--")}
+            if (
+                not heading
+                or (more and rest[:1] and rest[0][0] not in "-&")
+                or not options <= described[heading]
+            ):
+                wrong.append(f"{document.name}: {line.strip()}")
+    assert wrong == []
+
+
 def test_every_target_of_the_readme_is_listed_by_make() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     named = set(re.findall(r"(?m)(?:^|`)make ([a-z][a-z-]*)", "\n".join(LINES) + README))
