@@ -8,19 +8,31 @@ reads what is live and does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from alerts.encode import CHANNEL_PREFIX
-from alerts.gateway import Gateway, MovedError, explain
+from alerts.gateway import MovedError, explain
 from alerts.plan import Action, Change, Kind, Plan, edit_words
 from speakfit.errors import ApplyError, RefusedError, SpeakFitError, TargetError
+from speakfit.target import Target
 
 if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
 
 
+class Writer(Protocol):
+    """Makes the changes of a plan, one at a time."""
+
+    @property
+    def target(self) -> Target:
+        """Where it writes to."""
+
+    def write(self, change: Change, *, channel_names: Mapping[str, str], key: str | None) -> str:
+        """Make one change and return the resource's name, like `Gateway.write`."""
+
+
 def apply_plan(
-    gateway: Gateway,
+    gateway: Writer,
     plan: Plan,
     *,
     keys: Mapping[str, str],
@@ -77,7 +89,7 @@ def apply_plan(
 class _Place:
     """Where in a plan an apply stopped, and how to say so."""
 
-    def __init__(self, gateway: Gateway, change: Change, *, done: int, total: int) -> None:
+    def __init__(self, gateway: Writer, change: Change, *, done: int, total: int) -> None:
         self._target = gateway.target
         self._change = change
         self._done = done

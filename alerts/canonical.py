@@ -54,7 +54,7 @@ def canonical_policy(policy: Mapping[str, Any], channels: Mapping[str, str]) -> 
     body: Json = _plain(policy)
     for key in _OUTPUT_ONLY:
         body.pop(key, None)
-    numbers = {_number(name): identity for name, identity in channels.items()}
+    numbers = {last_part(name): identity for name, identity in channels.items()}
     body["enabled"] = bool(body.get("enabled", True))
     labels = dict(body.get("userLabels", {}))
     labels.pop(SPEC_HASH, None)
@@ -68,7 +68,7 @@ def canonical_policy(policy: Mapping[str, Any], channels: Mapping[str, str]) -> 
     body["alertStrategy"] = _strategy(body.get("alertStrategy", {}), numbers, logs=logs)
     conditions: Json = {}
     for condition in listed:
-        key = _free_key(condition.get("displayName", ""), conditions)
+        key = free_key(condition.get("displayName", ""), conditions)
         conditions[key] = _condition(condition)
     body["conditions"] = conditions
     return body
@@ -131,13 +131,13 @@ def _duration(text: str) -> str:
     return (shown.rstrip("0").rstrip(".") if "." in shown else shown) + "s"
 
 
-def _number(name: str) -> str:
+def last_part(name: str) -> str:
     """The last part of a channel's name: a project is written by its id or by its number."""
     return name.rpartition("/")[2]
 
 
 def _channel_ids(names: Any, numbers: Mapping[str, str]) -> list[str]:
-    return sorted({numbers.get(_number(name), name) for name in names})
+    return sorted({numbers.get(last_part(name), name) for name in names})
 
 
 def _strategy(strategy: Mapping[str, Any], numbers: Mapping[str, str], *, logs: bool) -> Json:
@@ -161,7 +161,7 @@ def _strategy(strategy: Mapping[str, Any], numbers: Mapping[str, str], *, logs: 
     return body
 
 
-def _free_key(key: str, taken: Mapping[str, Any]) -> str:
+def free_key(key: str, taken: Mapping[str, Any]) -> str:
     """Display names are not unique on the server: the second of a name becomes `NAME #2`."""
     if key not in taken:
         return key
@@ -183,7 +183,7 @@ def _absence(body: Mapping[str, Any]) -> Json:
     found: Json = {"duration": "0s", "trigger": {"count": 1}, **body}
     for key in ("filter", "denominatorFilter"):
         if key in found:
-            found[key] = _filter(found[key])
+            found[key] = comparable_filter(found[key])
     for key in ("aggregations", "denominatorAggregations"):
         if key in found:
             found[key] = [_aggregation(one) for one in found[key]]
@@ -238,7 +238,8 @@ _BODIES = {
 """A log match is compared as it is written."""
 
 
-def _filter(text: str) -> str:
+def comparable_filter(text: str) -> str:
+    """A filter in the form in which two that differ in spelling only are equal."""
     try:
         return canonical_filter(text)
     except InvalidArgument:
@@ -249,11 +250,11 @@ def _filter(text: str) -> str:
 def _aggregation(aggregation: Mapping[str, Any]) -> Json:
     body = dict(aggregation)
     if "groupByFields" in body:
-        body["groupByFields"] = sorted({_label_path(path) for path in body["groupByFields"]})
+        body["groupByFields"] = sorted({label_path(path) for path in body["groupByFields"]})
     return body
 
 
-def _label_path(path: str) -> str:
+def label_path(path: str) -> str:
     """`metric.label.k`, `metric.labels."k"` and `metric.labels.k` are one label."""
     found = _LABEL_PATH.fullmatch(path)
     if found is None:

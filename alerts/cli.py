@@ -25,11 +25,7 @@ from alerts.commands import (
     scenarios,
     snoozes,
 )
-from alerts.terminal import EXIT_ERROR, EXIT_FINE, EXIT_PARTLY, EXIT_USAGE, tell_error
-from speakfit.errors import ApplyError, SpeakFitError
-
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+from alerts.terminal import run
 
 app = typer.Typer(
     name="alerts",
@@ -67,19 +63,4 @@ def main() -> None:
     """Run the command line and exit with the documented code."""
     # Whoever starts it otherwise (a test, a debugger) still reads the name that can be typed.
     called = Path(sys.argv[0]).name
-    name = called if called == "speakfit-alerts" else "python -m alerts"
-    try:
-        code = app(prog_name=name, standalone_mode=False)
-    except SpeakFitError as error:
-        tell_error(error)
-        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
-        code = EXIT_PARTLY if partly else error.exit_code
-    except _USAGE_ERROR as error:
-        # Calling without arguments is a usage error too: its message is the help.
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print("  to do: `python -m alerts --help` lists what there is.", file=sys.stderr)
-        code = EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped; `python -m alerts plan` shows what is left.", file=sys.stderr)
-        code = EXIT_ERROR
-    sys.exit(code or EXIT_FINE)
+    run(app, "alerts", called if called == "speakfit-alerts" else "python -m alerts")

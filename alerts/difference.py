@@ -125,7 +125,7 @@ def difference_lines(
         else:
             own.append(one)
     for one in own:
-        yield from _field_lines(one, one.parts, 0, glossary, unit=None)
+        yield from field_lines(one, one.parts, 0, glossary, unit=None)
     for key, changed in conditions.items():
         before = live.get("conditions", {}).get(key)
         after = desired.get("conditions", {}).get(key)
@@ -138,12 +138,12 @@ def difference_lines(
         unit = _threshold_unit(after, glossary.units)
         for one in changed:
             # The kind of a condition is said by its fields.
-            yield from _field_lines(one, one.parts[3:] or one.parts[2:], 1, glossary, unit=unit)
+            yield from field_lines(one, one.parts[3:] or one.parts[2:], 1, glossary, unit=unit)
     for one in texts:
-        yield from _field_lines(one, one.parts, 0, glossary, unit=None)
+        yield from field_lines(one, one.parts, 0, glossary, unit=None)
 
 
-def _field_lines(
+def field_lines(
     one: FieldChange,
     parts: tuple[str | int, ...],
     depth: int,
@@ -151,6 +151,7 @@ def _field_lines(
     *,
     unit: str | None,
 ) -> Iterator[Line]:
+    """The lines of one field, called by `parts`; `unit` is that of a threshold among them."""
     name = _path(parts)
     sign = "+" if one.live is None else "-" if one.desired is None else "~"
     taken, given, about = _pieces(one, glossary, unit)

@@ -71,6 +71,7 @@ class Kind(StrEnum):
     METRIC = "metric"
     CHANNEL = "channel"
     POLICY = "policy"
+    DASHBOARD = "dashboard"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,12 @@ from alerts.wording import policy_words
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SIGNS = {
+SIGNS = {
     Action.CREATE: "+",
     Action.UPDATE: "~",
     Action.DELETE: "-",
 }
-_COLOURS = {"+": "green", "~": "yellow", "-": "red"}
+COLOURS = {"+": "green", "~": "yellow", "-": "red"}
 PAST = {Action.CREATE: "created", Action.UPDATE: "updated", Action.DELETE: "deleted"}
 
 
@@ -53,7 +53,7 @@ def tell_change(
     out: Console, change: Change, words: Glossary, *, channels: Mapping[str, str]
 ) -> None:
     """One change: its sign and reason, then the fields that differ."""
-    sign = _SIGNS[change.action]
+    sign = SIGNS[change.action]
     line = head = f"  {sign} {change.action} {change.kind} {change.id}"
     if change.action is Action.CREATE and change.id in words.policies:
         line += f": {words.policies[change.id]}"
@@ -62,7 +62,7 @@ def tell_change(
     if change.reason:
         line += f"  ({change.reason})"
     # The action's word is all that a pipe gets; colour only repeats it.
-    tell(out, line, (head, _COLOURS[sign]))
+    tell(out, line, (head, COLOURS[sign]))
     tell_lines(out, change_lines(change, words, channels=channels))
 
 
@@ -95,14 +95,14 @@ def tell_lines(out: Console, lines: Iterable[Line]) -> None:
     """A difference, below the line of its change."""
     for one in lines:
         text = f"{one.sign} {one.text}" if one.sign else one.text
-        tell(out, " " * (6 + 4 * one.depth) + text, (text, _COLOURS.get(one.sign, "")))
+        tell(out, " " * (6 + 4 * one.depth) + text, (text, COLOURS.get(one.sign, "")))
 
 
-def outcome(plan: Plan) -> str:
+def outcome(plan: Plan, noun: str = "policy") -> str:
     """`Plan: 2 to create, 1 to delete; 12 unchanged; 3 policies of others left alone.`"""
     parts = []
     if plan.changes:
-        counts = {action: plan.number(action) for action in _SIGNS}
+        counts = {action: plan.number(action) for action in SIGNS}
         parts.append("Plan: " + ", ".join(f"{n} to {action}" for action, n in counts.items() if n))
         if plan.unchanged:
             parts.append(f"{len(plan.unchanged)} unchanged")
@@ -114,7 +114,7 @@ def outcome(plan: Plan) -> str:
     if plan.stale:
         parts.append(f"{len(plan.stale)} stale kept")
     if plan.foreign:
-        parts.append(f"{count(plan.foreign, 'policy')} of others left alone")
+        parts.append(f"{count(plan.foreign, noun)} of others left alone")
     return "; ".join(parts) + "."
 
 
@@ -140,5 +140,5 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "stale": [change_json(change) for change in plan.stale],
         "unchanged": [f"{change.kind} {change.id}" for change in plan.unchanged],
         "foreign": plan.foreign,
-        "summary": {str(action): plan.number(action) for action in _SIGNS},
+        "summary": {str(action): plan.number(action) for action in SIGNS},
     }

@@ -1,1 +1,1 @@
-"""Dashboards as code, with thresholds taken from `alerts`; nothing is here yet."""
+"""Dashboards as code: boards of panels, whose thresholds and words come from `alerts`."""

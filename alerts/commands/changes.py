@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -32,8 +32,11 @@ from alerts.terminal import (
 from speakfit.errors import ApplyError, RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alerts.apply import Writer
     from alerts.plan import Change, Plan
-    from alerts.session import Session
+    from speakfit.target import Target
 
 
 def plan(
@@ -217,7 +220,30 @@ def destroy(
         carry_out(session, planned, as_json=as_json)
 
 
-def carry_out(session: Session, planned: Plan, *, as_json: bool) -> None:
+class Conversation(Protocol):
+    """What `carry_out` needs of a session, of policies or of dashboards."""
+
+    @property
+    def target(self) -> Target:
+        """Where the changes go."""
+
+    @property
+    def gateway(self) -> Writer:
+        """Makes them."""
+
+    @property
+    def out(self) -> Console:
+        """Tells them."""
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Secrets by channel id."""
+
+    def require_keys(self, planned: Plan) -> None:
+        """Refuse a plan whose secrets are not all there."""
+
+
+def carry_out(session: Conversation, planned: Plan, *, as_json: bool) -> None:
     """Make the changes of a plan, tell each one, and of a stop tell what is not done."""
     from alerts.apply import apply_plan
     from alerts.report import PAST, change_json

@@ -7,8 +7,11 @@ from dashboards.board import Board
 from dashboards.catalog import api, cost, database, objectives, overview, worker
 from speakfit.errors import CatalogError
 
+OVERVIEW = overview.BOARD
+"""Where to look first."""
+
 BOARDS: tuple[Board, ...] = (
-    overview.BOARD,
+    OVERVIEW,
     api.BOARD,
     worker.BOARD,
     database.BOARD,

@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from speakfit.errors import TargetError
 from speakfit.settings import Settings
 
 if TYPE_CHECKING:
-    from google.cloud import monitoring_v3
+    from google.cloud import monitoring_dashboard_v1, monitoring_v3
 
 STACK_FILE = Path(".speakfit/stack.json")
 """Where the running local stack writes its addresses."""
@@ -153,10 +154,8 @@ def local_channel(target: Target) -> Any:
     return grpc.insecure_channel(str(target.host), options=options)
 
 
-def _client(target: Target, service: str) -> Any:
-    from google.cloud import monitoring_v3
-
-    client = getattr(monitoring_v3, f"{service}Client")
+def _client(target: Target, service: str, package: str = "monitoring_v3") -> Any:
+    client = getattr(import_module(f"google.cloud.{package}"), f"{service}Client")
     if target.kind is TargetKind.GOOGLE:
         from google.auth.exceptions import DefaultCredentialsError
 
@@ -193,6 +192,14 @@ def notification_channel_client(target: Target) -> monitoring_v3.NotificationCha
 def snooze_client(target: Target) -> monitoring_v3.SnoozeServiceClient:
     """The real SnoozeServiceClient."""
     return cast("monitoring_v3.SnoozeServiceClient", _client(target, "SnoozeService"))
+
+
+def dashboard_client(target: Target) -> monitoring_dashboard_v1.DashboardsServiceClient:
+    """The real DashboardsServiceClient."""
+    return cast(
+        "monitoring_dashboard_v1.DashboardsServiceClient",
+        _client(target, "DashboardsService", "monitoring_dashboard_v1"),
+    )
 
 
 def policy_clock(target: Target) -> Clock:
