@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from services.api import lifecycle, problems, readiness, recordings, upload_sessions
+from services.api import lifecycle, problems, readiness, recordings, renditions, upload_sessions
 from services.api.backlog import Backlog
 from services.api.bodies import SmallBodies
 from services.api.callers import Callers, Guard, make_verifiers
@@ -42,7 +42,13 @@ from speakfit.store import open_store
 from speakfit.telemetry import Telemetry, configure_logging, make_telemetry
 from speakfit.tracing import begin_tracing, end_tracing
 
-ROUTERS = (recordings.router, lifecycle.router, upload_sessions.router, readiness.router)
+ROUTERS = (
+    recordings.router,
+    lifecycle.router,
+    renditions.router,
+    upload_sessions.router,
+    readiness.router,
+)
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
 
 _RELAY_EVERY = timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""The recordings: accept one, tell how it stands, give its transcript."""
+"""The recordings: accept one, tell how it stands."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from services.api.description import problem_answers
 from services.api.idempotency import Claim, Named, Settlement, answered_once
 from services.api.keys import Identity
 from services.api.problems import Problem
-from services.api.seams import Heard
-from services.api.transcript import Transcript, assemble
 from services.api.uploads import FIELD, Upload, receive, storage_problems
 from speakfit.audio import Probe, probe, too_long
 from speakfit.database import (
@@ -249,30 +247,6 @@ def show(recording_id: str, services: Given, caller: Reader) -> RecordingView:
         return view_of(row[0], done=row[1])
 
 
-@router.get("/{recording_id}/transcript", responses=problem_answers(404, 409))
-def transcript(recording_id: str, services: Given, caller: Reader) -> Transcript:
-    """Text, segments, words with times and coaching figures; 409 until completed."""
-    with transaction(services.engine) as session:
-        recording = own_recording(session, caller, recording_id)
-        if recording.status != RecordingStatus.COMPLETED:
-            raise _not_ready(recording)
-        chunks = session.execute(
-            select(Chunk.start_seconds, Chunk.end_seconds, Chunk.model, Chunk.result)
-            .where(Chunk.recording_id == recording.id)
-            .order_by(Chunk.index)
-        ).tuples()
-        return assemble(
-            recording_id=str(recording.id),
-            duration_seconds=recording.duration_seconds,
-            chunks=[
-                Heard(start=start, end=end, model=model, result=result)
-                for start, end, model, result in chunks
-                if result is not None
-            ],
-            speech=recording.speech or [],
-        )
-
-
 def own_recording(session: Session, caller: Identity, recording_id: str) -> Recording:
     """The caller's recording of this id; what belongs to others is as unknown as what is not."""
     recording = session.scalar(select(Recording).where(*_owned(caller, recording_id)))
@@ -310,7 +284,8 @@ def _unknown() -> Problem:
     )
 
 
-def _not_ready(recording: Recording) -> Problem:
+def not_ready(recording: Recording) -> Problem:
+    """Why a recording has no transcript."""
     if recording.status == RecordingStatus.FAILED:
         return Problem(
             HTTPStatus.CONFLICT,

@@ -93,7 +93,9 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
     assert answer.headers["location"] == accepted["links"]["self"]
     assert accepted["status"] == "queued"
     assert accepted["content_type"] == "audio/flac"
-    assert_problem(api.get(accepted["links"]["transcript"]), 409, "not-completed")
+    for wanted in ({}, {"format": "srt"}):
+        answer = api.get(accepted["links"]["transcript"], params=wanted)
+        assert_problem(answer, 409, "not-completed")
 
     view = finished(api, accepted["id"])
     assert (view["status"], view["progress"], view["error"]) == ("completed", 1.0, None)
@@ -111,6 +113,8 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
         "total": 0, "by_word": {}, "found": [], "method": "verbatim-pass", "recall": 0.94,
     }  # fmt: skip
 
+    assert_formats(api, view["links"]["transcript"], transcript["text"])
+
     # What both sides export of it.
     until(lambda: monitoring.total(CHUNKS.type, outcome="done") > chunks_before, what="the count")
     until(lambda: monitoring.latest(WORKERS_ALIVE.type) == 1, what="a live worker")
@@ -121,6 +125,22 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
     assert born[-1].points[0].value.int64_value == 0
     uploads = monitoring.series(REQUEST_DURATION.type, http_route="/v1/recordings")
     assert uploads[-1].metric.labels["route_class"] == "transfer"
+
+
+def assert_formats(api: httpx.Client, link: str, text: str) -> None:
+    """The same text in every format, by the parameter or by Accept."""
+    kinds = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+    for name, media in kinds.items():
+        by_name = api.get(link, params={"format": name})
+        by_accept = api.get(link, headers={"Accept": media})
+        assert by_name.headers["content-type"] == f"{media}; charset=utf-8"
+        assert by_name.headers["vary"] == "Accept"
+        assert by_accept.text == by_name.text
+        shown = [line for line in by_name.text.splitlines() if line and "-->" not in line]
+        said = " ".join(line for line in shown if line != "WEBVTT" and not line.isdigit())
+        assert said == text, name
+    assert by_name.text.startswith("WEBVTT\n\n00:00:0")
+    assert_problem(api.get(link, params={"format": "doc"}), 422, "invalid-request")
 
 
 def test_every_format_is_accepted_and_transcribed(
