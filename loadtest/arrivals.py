@@ -59,6 +59,11 @@ class Stage:
         return self.rate if self.to_rate is None else self.to_rate
 
     @property
+    def highest(self) -> float:
+        """Arrivals per second at the most."""
+        return max(self.rate, self.end_rate)
+
+    @property
     def expected(self) -> float:
         """How many arrivals it has on average."""
         return (self.rate + self.end_rate) / 2 * self.seconds

@@ -102,6 +102,10 @@ class Ledger:
     started: int = 0
     dropped: int = 0
     """Not even sent, because too many were in flight."""
+    prepared: int = 0
+    """Requests before the first arrival, which are in no other figure."""
+    accepted: list[str] = field(default_factory=list)
+    """Recordings that the API took: none of them may be lost."""
     slots: dict[int, Slot] = field(default_factory=dict)
 
     def entry(self, name: str) -> Entry:
@@ -173,6 +177,8 @@ class Ledger:
         self.intended += other.intended
         self.started += other.started
         self.dropped += other.dropped
+        self.prepared += other.prepared
+        self.accepted += other.accepted
         for second, theirs_slot in other.slots.items():
             mine = self.slots.setdefault(second, Slot())
             mine.started += theirs_slot.started
@@ -216,6 +222,8 @@ class Ledger:
             "intended": self.intended,
             "started": self.started,
             "dropped": self.dropped,
+            "prepared": self.prepared,
+            "accepted": self.accepted,
             "slots": {
                 str(second): [
                     slot.started,
@@ -239,6 +247,8 @@ def unpack(packed: Mapping[str, Any]) -> Ledger:
         intended=packed["intended"],
         started=packed["started"],
         dropped=packed["dropped"],
+        prepared=packed["prepared"],
+        accepted=list(packed["accepted"]),
     )
     for name, entry in packed["entries"].items():
         ledger.entries[name] = Entry(

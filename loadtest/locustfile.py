@@ -25,7 +25,7 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtest.arrivals import Arrival, Arrivals, trace_file
 from loadtest.ledger import Ledger, unpack
-from loadtest.openloop import OpenLoop, keep_ledger, unrecorded
+from loadtest.openloop import IN_FLIGHT_LIMIT, Airspace, OpenLoop, keep_ledger, unrecorded
 from loadtest.scenarios import Scenario, find_scenario
 from loadtest.visits import VISITS, Knowledge, local_address
 from speakfit.errors import LoadError
@@ -74,6 +74,11 @@ class Run:
         self.known = Knowledge()
         self.index = 0
         self.lock = RLock()
+        self.air: Airspace | None = None
+        self.calls = 0
+        self.people = 0
+        self.epoch = time.time()
+        """When the first arrival was meant to come."""
         keep_ledger(environment, self.own, lambda: time.perf_counter() - self.began)
 
     @property
@@ -116,8 +121,9 @@ class Run:
             else [None]
         )
         self.shares = len(ids)
+        self.epoch = time.time() + _BEGIN_IN
         for index, client in enumerate(ids):
-            share = {"index": index, "of": len(ids), "start": time.time() + _BEGIN_IN}
+            share = {"index": index, "of": len(ids), "start": self.epoch}
             runner.send_message("speakfit.share", share, client)
 
     def take_share(self, share: dict[str, Any]) -> None:
@@ -126,7 +132,32 @@ class Run:
     def prepare(self, host: str) -> None:
         """Let there be something to read; whoever comes meanwhile waits. Nothing is recorded."""
         with self.lock, gevent.Timeout(_PREPARE_LIMIT, False):
-            self.known.prepare(unrecorded(host))
+            self.known.prepare(unrecorded(host, self.count))
+
+    def air_at(self, host: str) -> Airspace:
+        """Where all visits of this process are under way."""
+        if self.air is None:
+            self.air = Airspace(self.environment, host, IN_FLIGHT_LIMIT)
+        return self.air
+
+    def call(self, host: str) -> None:
+        """One visit of a person, which begins now."""
+        self.calls += 1
+        arrival = Arrival(index=self.calls, at=time.perf_counter() - self.began, stage="people")
+        self.own.intended += 1
+        self.own.begin(arrival.at, 0.0)
+        self.air_at(host).fly(arrival, time.perf_counter(), self.visit)
+
+    def come(self, host: str) -> None:
+        """A person arrives; the run begins with the first."""
+        self.prepare(host)
+        if not self.people:
+            self.began, self.epoch = time.perf_counter(), time.time()
+        self.people += 1
+
+    def count(self) -> None:
+        """A request of the preparation was answered."""
+        self.own.prepared += 1
 
     def work(self, host: str) -> None:
         """Make this process's share of the load; returns when it is done."""
@@ -137,8 +168,7 @@ class Run:
         arrivals = self.arrivals()
         try:
             OpenLoop(
-                environment=self.environment,
-                host=host,
+                air=self.air_at(host),
                 arrivals=arrivals.shard(share["index"], share["of"]),
                 visit=self.visit,
                 ledger=self.own,
@@ -159,6 +189,7 @@ class Run:
         if self.sent:
             return
         self.sent = True
+        self.own.accepted = self.known.recordings
         packed = self.own.pack()
         self.runner.send_message("speakfit.ledger", {"index": index, "ledger": packed})
 
@@ -176,7 +207,8 @@ class Run:
                 "scenario": self.scenario.name,
                 "seed": self.options.seed,
                 "seconds": self.seconds,
-                "expected": self.arrivals().expected if self.open else None,
+                "began": self.epoch,
+                "expected": sum(1 for _ in self.arrivals().all()) if self.open else None,
                 "shares": self.shares,
                 "ended": len(self.ended),
                 "ledger": self.total.pack(),
@@ -205,6 +237,14 @@ def _begin(environment: Environment, **_: Any) -> None:
         runner.register_message("speakfit.share", lambda msg, **_: run.take_share(msg.data))
     if not isinstance(runner, WorkerRunner):
         runner.register_message("speakfit.ledger", lambda msg, **_: run.add(msg.data))
+
+
+@events.test_stopping.add_listener
+def _land(environment: Environment, **_: Any) -> None:
+    """Before people are sent away: what they still wait for counts."""
+    run = run_of(environment)
+    if run.air is not None:
+        run.air.abandon()
 
 
 @events.test_stop.add_listener
@@ -243,14 +283,11 @@ class Person(FastHttpUser):
         return random.expovariate(1 / mean) if mean else 0.0
 
     def on_start(self) -> None:
-        run_of(self.environment).prepare(str(self.host))
+        run_of(self.environment).come(str(self.host))
 
     @task
     def visit(self) -> None:
-        run = run_of(self.environment)
-        mix = run.scenario.mix
-        name = random.choices(list(mix), list(mix.values()))[0]
-        VISITS[name](self.client, run.known, random.Random())
+        run_of(self.environment).call(str(self.host))
 
 
 class Course(LoadTestShape):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -50,6 +50,8 @@ class _Flight:
     due: float
     name: str = "- not sent"
     sent: float | None = None
+    waits: bool = True
+    """For an answer; not while the visit thinks between two requests."""
 
 
 class TimedSession(FastHttpSession):
@@ -87,10 +89,12 @@ class TimedSession(FastHttpSession):
             # A later request of the visit is meant to begin when the one before is answered.
             flight.due = now
         flight.sent = now
+        flight.waits = True
         return super().request(method, url, name=name, **options)
 
     def _tell(self, **meta: Any) -> None:
         flight: _Flight = self._flights.now
+        flight.waits = False
         sent = flight.sent if flight.sent is not None else flight.due
         intended = meta["response_time"] + (sent - flight.due) * 1000
         meta["context"] = {**meta["context"], INTENDED: intended, SERVICE: meta["response_time"]}
@@ -98,29 +102,71 @@ class TimedSession(FastHttpSession):
         self._requests.fire(**meta)
 
 
-def unrecorded(host: str) -> FastHttpSession:
-    """A client whose requests are preparation: neither Locust nor the ledger hears of them."""
-    return FastHttpSession(base_url=host, request_event=EventHook(), user=None)
+def unrecorded(host: str, counted: Callable[[], None]) -> FastHttpSession:
+    """A client whose requests are preparation: Locust and the ledger hear only how many."""
+    told = EventHook()
+    told.add_listener(lambda **_: counted())
+    return FastHttpSession(base_url=host, request_event=told, user=None)
+
+
+class Airspace:
+    """All visits under way in one process, so that none can be forgotten."""
+
+    def __init__(self, environment: Environment, host: str, limit: int) -> None:
+        self._requests = environment.events.request
+        self._session = TimedSession(environment, host, limit)
+        self._flying: dict[int, _Flight] = {}
+
+    def fly(self, arrival: Arrival, due: float, visit: Visit) -> None:
+        """Make one visit that was meant to begin at `due`, by `time.perf_counter`."""
+        flight = _Flight(arrival=arrival, due=due)
+        self._flying[id(flight)] = flight
+        self._session.take_off(flight)
+        try:
+            visit(self._session, arrival)
+        except Exception as error:
+            # A visit that cannot read an answer has failed; it must not vanish with its greenlet.
+            self._fire(flight, (time.perf_counter() - flight.due) * 1000, error)
+        finally:
+            self._flying.pop(id(flight), None)
+
+    def abandon(self) -> None:
+        """Count what is still in the air: Locust alone would forget it (Locust #3010)."""
+        now = time.perf_counter()
+        for flight in [one for one in self._flying.values() if one.waits]:
+            waited = (now - flight.due) * 1000
+            self._fire(flight, waited, UnansweredError("no answer before the end of the run"))
+        self._flying.clear()
+
+    def _fire(self, flight: _Flight, waited_ms: float, error: Exception) -> None:
+        method, _, name = flight.name.partition(" ")
+        self._requests.fire(
+            request_type=method,
+            name=name,
+            response_time=waited_ms,
+            response_length=0,
+            response=None,
+            context={INTENDED: waited_ms},
+            exception=error,
+            start_time=time.time() - waited_ms / 1000,
+            url=None,
+        )
 
 
 @dataclass(kw_only=True)
 class OpenLoop:
-    """The arrivals of one process: `run()` returns when all are answered or given up."""
+    """Runs one process's shard of the arrivals."""
 
-    environment: Environment
-    host: str
+    air: Airspace
     arrivals: Iterable[Arrival]
-    """This process's shard, in order of time."""
     visit: Visit
     ledger: Ledger
     grace: timedelta
     """How long answers are waited for after the last arrival."""
     limit: int = IN_FLIGHT_LIMIT
-    _flying: dict[int, _Flight] = field(default_factory=dict)
 
     def run(self, start: float) -> None:
         """Begin every arrival at `start` plus its offset, by `time.perf_counter`."""
-        session = TimedSession(self.environment, self.host, self.limit)
         pool = Pool(self.limit)
         try:
             for arrival in self.arrivals:
@@ -132,46 +178,15 @@ class OpenLoop:
                 if pool.full():
                     self.ledger.dropped += 1
                     continue
-                pool.spawn(self._fly, session, _Flight(arrival=arrival, due=due))
+                pool.spawn(self._fly, arrival, due)
             pool.join(self.grace.total_seconds())
         finally:
-            self._abandon()
+            self.air.abandon()
             pool.kill()
 
-    def _fly(self, session: TimedSession, flight: _Flight) -> None:
-        now = time.perf_counter()
-        self.ledger.begin(flight.arrival.at, (now - flight.due) * 1000)
-        self._flying[flight.arrival.index] = flight
-        session.take_off(flight)
-        try:
-            self.visit(session, flight.arrival)
-        except Exception as error:
-            # A visit that cannot read an answer has failed; it must not vanish with its greenlet.
-            self._fire(flight, (time.perf_counter() - flight.due) * 1000, error)
-        finally:
-            self._flying.pop(flight.arrival.index, None)
-
-    def _abandon(self) -> None:
-        """Count what is still in the air: Locust alone would forget it (Locust #3010)."""
-        now = time.perf_counter()
-        for flight in list(self._flying.values()):
-            waited = (now - flight.due) * 1000
-            self._fire(flight, waited, UnansweredError("no answer before the end of the run"))
-        self._flying.clear()
-
-    def _fire(self, flight: _Flight, waited_ms: float, error: Exception) -> None:
-        method, _, name = flight.name.partition(" ")
-        self.environment.events.request.fire(
-            request_type=method,
-            name=name,
-            response_time=waited_ms,
-            response_length=0,
-            response=None,
-            context={INTENDED: waited_ms},
-            exception=error,
-            start_time=time.time() - waited_ms / 1000,
-            url=None,
-        )
+    def _fly(self, arrival: Arrival, due: float) -> None:
+        self.ledger.begin(arrival.at, (time.perf_counter() - due) * 1000)
+        self.air.fly(arrival, due, self.visit)
 
 
 def keep_ledger(environment: Environment, ledger: Ledger, since: Callable[[], float]) -> None:

@@ -1,7 +1,9 @@
 """The load scenarios, as data: what arrives, how fast, for how long, and what each arrival does.
 
 An open scenario has arrivals; a closed one has users who think between two visits, as a person
-does. Rates suit the local stack on two cores; `--rate` scales them.
+does. Rates suit the local stack on two cores. Durations are policy time, which is what alerts
+need: a gate on a stack whose clock runs ten times as fast takes a tenth of them. `--rate-factor`
+and `--time-factor` of Locust multiply both.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Scenario:
     """How long a closed scenario runs; an open one lasts as long as its stages."""
     grace: timedelta = field(default=timedelta(seconds=30))
     """How long answers are waited for at the end."""
+    by_default: bool = True
+    """Whether a gate runs it unless told which."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.mix) - set(VISITS))
@@ -119,52 +123,60 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario(
             name="steady",
             what="Reads and a few uploads at one rate, well within capacity.",
-            mix={**_READS, "send_clip": 0.2},
-            stages=constant(40, MINUTE),
+            mix={**_READS, "send_clip": 0.1},
+            stages=constant(30, 6 * MINUTE),
         ),
         Scenario(
             name="ramp",
-            what="Reads at a rate that rises until something gives.",
+            what="Reads at a rate that rises until something gives: the capacity.",
             mix=_READS,
-            stages=ramp(10, 400, 2 * MINUTE),
+            stages=ramp(10, 250, 5 * MINUTE),
+            grace=timedelta(seconds=60),
         ),
         Scenario(
             name="spike",
-            what="A calm rate, six times as much at once, and calm again.",
+            what="A calm rate, three times as much at once, and calm again.",
             mix={**_READS, "send_clip": 0.1},
-            stages=spike(20, 120, before=0.5 * MINUTE, lasting=0.5 * MINUTE, after=MINUTE),
+            stages=spike(20, 60, before=2 * MINUTE, lasting=2 * MINUTE, after=3 * MINUTE),
+        ),
+        Scenario(
+            name="uploads",
+            what="Uploads and little else, at about what one worker can transcribe.",
+            mix={"send_clip": 1.0},
+            stages=constant(1, 6 * MINUTE),
+        ),
+        Scenario(
+            name="flood",
+            what="More uploads than the workers can do, so that the queue must grow and page.",
+            mix={"send_clip": 1.0},
+            stages=constant(8, 10 * MINUTE),
+        ),
+        Scenario(
+            name="errors",
+            what="A storm of wrong requests: all are refused, and none is an error of ours.",
+            mix={"send_noise": 3.0, "read_unknown": 5.0, "come_without_key": 2.0},
+            stages=constant(30, 6 * MINUTE),
+        ),
+        Scenario(
+            name="slow",
+            what="Clients that take seconds to send what they have, beside normal reads.",
+            mix={"read_status": 4.0, "send_slowly": 1.0},
+            stages=constant(10, 6 * MINUTE),
+        ),
+        Scenario(
+            name="people",
+            what="Users who upload, wait for their transcript, read it, and think.",
+            mix={"coach": 1.0, "read_list": 3.0},
+            users=8,
+            think=timedelta(seconds=4),
+            lasting=6 * MINUTE,
         ),
         Scenario(
             name="soak",
             what="Steady work for half an hour: does memory grow, does anything get lost?",
             mix={**_READS, "send_clip": 0.2},
             stages=constant(20, 30 * MINUTE),
-        ),
-        Scenario(
-            name="uploads",
-            what="Uploads and little else, at about what one worker can transcribe.",
-            mix={"send_clip": 1.0},
-            stages=constant(0.8, 2 * MINUTE),
-        ),
-        Scenario(
-            name="flood",
-            what="More uploads than workers can do, so that the queue must grow.",
-            mix={"send_clip": 1.0},
-            stages=constant(10, MINUTE),
-        ),
-        Scenario(
-            name="noise",
-            what="Uploads that are no audio: all refused, none is an error of ours.",
-            mix={"send_noise": 1.0},
-            stages=constant(20, MINUTE),
-        ),
-        Scenario(
-            name="people",
-            what="Users who upload, wait for their transcript, read it, and think.",
-            mix={"coach": 1.0, "read_list": 1.0},
-            users=10,
-            think=timedelta(seconds=5),
-            lasting=2 * MINUTE,
+            by_default=False,
         ),
     )
 }

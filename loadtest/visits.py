@@ -29,6 +29,8 @@ TRANSCRIPT = "/v1/recordings/{recording_id}/transcript"
 SAMPLE = Path(__file__).parent.parent / "platform/speakfit_ops/samples/kennedy.flac"
 _POLL = timedelta(seconds=0.5)
 _FINISH_LIMIT = timedelta(minutes=10)
+_SLOW = timedelta(seconds=3)
+_PIECES = 20
 
 
 def local_address() -> str | None:
@@ -168,10 +170,76 @@ def send_noise(client: Any, known: Knowledge, source: random.Random) -> None:
             answer.failure(f"status {answer.status_code}")
 
 
+def read_unknown(client: Any, known: Knowledge, source: random.Random) -> None:
+    """Ask for a recording that is not there; 404 is the right answer."""
+    path = f"{RECORDINGS}/{uuid.UUID(int=source.getrandbits(128), version=4)}"
+    _refused(client, path, f"{ONE} (unknown)", headers(), 404)
+
+
+def come_without_key(client: Any, known: Knowledge, source: random.Random) -> None:
+    """Ask without a key; 401 is the right answer."""
+    _refused(client, RECORDINGS, f"{RECORDINGS} (no key)", {}, 401)
+
+
+def _refused(client: Any, path: str, name: str, sent: dict[str, str], status: int) -> None:
+    with client.get(path, name=name, headers=sent, catch_response=True) as answer:
+        if answer.status_code == status:
+            answer.success()
+        else:
+            answer.failure(f"status {answer.status_code}")
+
+
+class SlowBody:
+    """A body that is sent bit by bit, as a phone with a poor line does."""
+
+    def __init__(self, body: bytes, takes: timedelta) -> None:
+        self._body = body
+        self._sent = 0
+        self._piece = max(1, len(body) // _PIECES)
+        self._pause = takes.total_seconds() / _PIECES
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next bit, after a pause."""
+        piece = self._body[self._sent : self._sent + self._piece]
+        self._sent += len(piece)
+        if piece:
+            gevent.sleep(self._pause)
+        return piece
+
+
+def send_slowly(client: Any, known: Knowledge, source: random.Random) -> None:
+    """Upload noise over three seconds; a refusal is the right answer, whoever else waits."""
+    body, sent = form(source.randbytes(2_000))
+    with client.post(
+        RECORDINGS,
+        name=f"{RECORDINGS} (slowly)",
+        data=SlowBody(body, _SLOW),
+        headers=sent,
+        catch_response=True,
+    ) as answer:
+        if answer.status_code == 415:
+            answer.success()
+        else:
+            answer.failure(f"status {answer.status_code}")
+
+
 Visit = Callable[[Any, Knowledge, random.Random], None]
 
 VISITS: dict[str, Visit] = {
     visit.__name__: visit
-    for visit in (read_status, read_transcript, read_list, send_clip, coach, send_noise)
+    for visit in (
+        read_status,
+        read_transcript,
+        read_list,
+        read_unknown,
+        come_without_key,
+        send_clip,
+        send_noise,
+        send_slowly,
+        coach,
+    )
 }
 """By name, as scenarios refer to them."""
