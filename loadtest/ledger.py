@@ -36,6 +36,22 @@ def _microseconds(milliseconds: float) -> int:
     return max(1, min(_LONGEST_US, round(milliseconds * _US_PER_MS)))
 
 
+def _three_digits(microseconds: int) -> int:
+    step = 10 ** max(0, len(str(microseconds)) - DIGITS)
+    return int(round(microseconds / step) * step)
+
+
+def percentile(counted: Mapping[int, int], share: float) -> float | None:
+    """Milliseconds that a share (0 to 100) of the counted microseconds do not exceed."""
+    wanted = sum(counted.values()) * share / 100
+    reached = 0
+    for value in sorted(counted):
+        reached += counted[value]
+        if reached >= wanted:
+            return value / _US_PER_MS
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """The figures of one histogram, in milliseconds; None of all where nothing was measured."""
@@ -88,7 +104,8 @@ class Slot:
     started: int = 0
     ok: int = 0
     failed: int = 0
-    latency: HdrHistogram | None = None
+    latency: Counter[int] = field(default_factory=Counter)
+    """Intended microseconds to three digits, and how often: windows of them add up quickly."""
 
 
 @dataclass(kw_only=True)
@@ -102,6 +119,8 @@ class Ledger:
     started: int = 0
     dropped: int = 0
     """Not even sent, because too many were in flight."""
+    given_up: int = 0
+    """Planned, but not even begun: the load ended early, because it had found what it sought."""
     prepared: int = 0
     """Requests before the first arrival, which are in no other figure."""
     accepted: list[str] = field(default_factory=list)
@@ -147,9 +166,7 @@ class Ledger:
             entry.corrected.record_value(_microseconds(service_ms))
         slot = self.slot(at)
         slot.ok += 1
-        if slot.latency is None:
-            slot.latency = HdrHistogram(1, _LONGEST_US, 2)
-        slot.latency.record_value(intended)
+        slot.latency[_three_digits(intended)] += 1
 
     def fail(self, name: str, at: float, *, kind: str, intended_ms: float) -> None:
         """A request failed; `kind` is a status or the name of an error."""
@@ -177,6 +194,7 @@ class Ledger:
         self.intended += other.intended
         self.started += other.started
         self.dropped += other.dropped
+        self.given_up += other.given_up
         self.prepared += other.prepared
         self.accepted += other.accepted
         for second, theirs_slot in other.slots.items():
@@ -184,10 +202,7 @@ class Ledger:
             mine.started += theirs_slot.started
             mine.ok += theirs_slot.ok
             mine.failed += theirs_slot.failed
-            if theirs_slot.latency is not None:
-                if mine.latency is None:
-                    mine.latency = HdrHistogram(1, _LONGEST_US, 2)
-                mine.latency.add(theirs_slot.latency)
+            mine.latency.update(theirs_slot.latency)
 
     @property
     def answered(self) -> int:
@@ -222,6 +237,7 @@ class Ledger:
             "intended": self.intended,
             "started": self.started,
             "dropped": self.dropped,
+            "given_up": self.given_up,
             "prepared": self.prepared,
             "accepted": self.accepted,
             "slots": {
@@ -229,7 +245,7 @@ class Ledger:
                     slot.started,
                     slot.ok,
                     slot.failed,
-                    _encode(slot.latency) if slot.latency else None,
+                    sorted(slot.latency.items()),
                 ]
                 for second, slot in self.slots.items()
             },
@@ -247,6 +263,7 @@ def unpack(packed: Mapping[str, Any]) -> Ledger:
         intended=packed["intended"],
         started=packed["started"],
         dropped=packed["dropped"],
+        given_up=packed["given_up"],
         prepared=packed["prepared"],
         accepted=list(packed["accepted"]),
     )
@@ -259,12 +276,12 @@ def unpack(packed: Mapping[str, Any]) -> Ledger:
             failures=Counter(entry["failures"]),
             unanswered=entry["unanswered"],
         )
-    for second, (started, ok, failed, encoded) in packed["slots"].items():
+    for second, (started, ok, failed, counted) in packed["slots"].items():
         ledger.slots[int(second)] = Slot(
             started=started,
             ok=ok,
             failed=failed,
-            latency=HdrHistogram.decode(encoded) if encoded else None,
+            latency=Counter(dict(counted)),
         )
     return ledger
 

@@ -12,6 +12,7 @@ import json
 import random
 import time
 from argparse import ArgumentParser
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtest.arrivals import Arrival, Arrivals, trace_file
-from loadtest.ledger import Ledger, unpack
+from loadtest.ledger import Ledger, percentile, unpack
 from loadtest.openloop import IN_FLIGHT_LIMIT, Airspace, OpenLoop, keep_ledger, unrecorded
 from loadtest.scenarios import Scenario, find_scenario
 from loadtest.visits import VISITS, Knowledge, local_address
@@ -35,7 +36,9 @@ INVALID = 6
 
 LOOPBACK = "127.0.0.1"
 _BEGIN_IN = 1.0
-_PREPARE_LIMIT = 30.0
+_SLACK = 30.0
+_LOOK = 3
+"""Seconds that are looked at to find that the limit is reached."""
 _FOREVER = 1e9
 
 
@@ -50,6 +53,9 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=1, help="decides arrivals and visits")
     group.add_argument("--trace", default="", help="file of arrival times to replay instead")
     group.add_argument("--grace", type=float, help="seconds to wait for answers at the end")
+    group.add_argument(
+        "--prepare-limit", type=float, default=30.0, help="seconds to wait for something to read"
+    )
     group.add_argument("--ledger", default="", help="file that gets all measurements as JSON")
 
 
@@ -131,7 +137,7 @@ class Run:
 
     def prepare(self, host: str) -> None:
         """Let there be something to read; whoever comes meanwhile waits. Nothing is recorded."""
-        with self.lock, gevent.Timeout(_PREPARE_LIMIT, False):
+        with self.lock, gevent.Timeout(self.options.prepare_limit, False):
             self.known.prepare(unrecorded(host, self.count))
 
     def air_at(self, host: str) -> Airspace:
@@ -173,10 +179,22 @@ class Run:
                 visit=self.visit,
                 ledger=self.own,
                 grace=timedelta(seconds=self.grace),
+                enough=self.enough,
             ).run(self.began)
         finally:
             self.index = share["index"]
             self.tell(self.index)
+
+    def enough(self, at: float) -> bool:
+        """Whether a load that seeks a limit has found it: answers are slow, or wrong."""
+        sought = self.scenario.until_slower_than
+        if sought is None:
+            return False
+        window = [self.own.slots[s] for s in range(int(at) - _LOOK, int(at)) if s in self.own.slots]
+        ok, failed = sum(slot.ok for slot in window), sum(slot.failed for slot in window)
+        counted: Counter[int] = sum((slot.latency for slot in window), Counter())
+        slow = percentile(counted, 95)
+        return failed > 0.01 * (ok + failed) or (slow or 0.0) > sought.total_seconds() * 1000
 
     def visit(self, session: Any, arrival: Arrival) -> None:
         """One arrival; what it does depends on the seed and its number alone."""
@@ -306,6 +324,6 @@ class Course(LoadTestShape):
             run.give_shares()
         if run.shares and len(run.ended) == run.shares:
             return None
-        if self.get_run_time() > run.seconds + run.grace + _PREPARE_LIMIT:
+        if self.get_run_time() > run.seconds + run.grace + run.options.prepare_limit + _SLACK:
             return None
         return processes, float(processes), [OpenArrivals]

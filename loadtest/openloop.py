@@ -164,12 +164,21 @@ class OpenLoop:
     grace: timedelta
     """How long answers are waited for after the last arrival."""
     limit: int = IN_FLIGHT_LIMIT
+    enough: Callable[[float], bool] = lambda _: False
+    """Whether to end early, asked once a second with the seconds since the start."""
 
     def run(self, start: float) -> None:
         """Begin every arrival at `start` plus its offset, by `time.perf_counter`."""
         pool = Pool(self.limit)
+        asked, over = 0, False
         try:
             for arrival in self.arrivals:
+                if not over and int(arrival.at) > asked:
+                    asked = int(arrival.at)
+                    over = self.enough(arrival.at)
+                if over:
+                    self.ledger.given_up += 1
+                    continue
                 due = start + arrival.at
                 ahead = due - time.perf_counter()
                 # Sleeping for 0 lets the answers of those already sent be read.

@@ -17,12 +17,14 @@ from alerts.junit import Case, write_junit
 from alerts.policies.api_latency import POLICIES as LATENCY
 from loadtest.capacity import Sizes, capacity
 from loadtest.contract import QUEUE_CRITICAL, QUEUE_WARNING, threshold
-from loadtest.ledger import latency
+from loadtest.ledger import latency, percentile
 from loadtest.timeline import draw
 from loadtest.verdict import Judgement, Run, Verdict, leads
 from speakfit.errors import LoadError
 
 FORMAT = 1
+_LONG_SECONDS = 300
+"""Below it the growth of memory is only a warming up."""
 PAGE, JSON_FILE, JUNIT_FILE = "gate.html", "gate.json", "gate.junit.xml"
 
 
@@ -118,12 +120,7 @@ def _run(judgement: Judgement) -> dict[str, Any]:
                 "started": slot.started,
                 "ok": slot.ok,
                 "failed": slot.failed,
-                **{
-                    f"p{share}": None
-                    if slot.latency is None
-                    else slot.latency.get_value_at_percentile(share) / 1000
-                    for share in (50, 95, 99)
-                },
+                **{f"p{share}": percentile(slot.latency, share) for share in (50, 95, 99)},
             }
             for second, slot in sorted(ledger.slots.items())
         ],
@@ -148,7 +145,7 @@ def _run(judgement: Judgement) -> dict[str, Any]:
 def _memory(run: Run) -> dict[str, Any] | None:
     """First, last and slope of what the services hold; the first quarter warms up."""
     points = run.memory[len(run.memory) // 4 :]
-    if len(points) < 4:
+    if run.seconds < _LONG_SECONDS or len(points) < 4:
         return None
     times = [at for at, _ in points]
     values = [value for _, value in points]

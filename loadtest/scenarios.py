@@ -39,6 +39,8 @@ class Scenario:
     """How long a closed scenario runs; an open one lasts as long as its stages."""
     grace: timedelta = field(default=timedelta(seconds=30))
     """How long answers are waited for at the end."""
+    until_slower_than: timedelta | None = None
+    """End early once the p95 of three seconds is above, or more than 1 % fail."""
     by_default: bool = True
     """Whether a gate runs it unless told which."""
 
@@ -131,7 +133,7 @@ SCENARIOS: dict[str, Scenario] = {
             what="Reads at a rate that rises until something gives: the capacity.",
             mix=_READS,
             stages=ramp(10, 250, 5 * MINUTE),
-            grace=timedelta(seconds=60),
+            until_slower_than=timedelta(seconds=2),
         ),
         Scenario(
             name="spike",

@@ -25,7 +25,8 @@ def draw(run: Mapping[str, Any]) -> str:
     end: float = max(
         run["seconds"],
         run["slots"][-1]["at"] + 1 if run["slots"] else 0,
-        run["queue"][-1][0] if run["queue"] else 0,
+        # The line of a queue that is empty for good says nothing more.
+        *(at + 2 for at, depth in run["queue"] if depth),
         *(page["resolved_seconds"] or 0 for page in run["pages"]),
         1,
     )
@@ -37,7 +38,7 @@ def draw(run: Mapping[str, Any]) -> str:
     top = TOP
     slots = run["slots"]
     for draw_lane in (_arrivals, _latencies, _queue):
-        parts += draw_lane(run, across, top)
+        parts += draw_lane(run, across, top, end)
         top += LANE + GAP
     bars = [
         *((page, "incident " + page["severity"]) for page in run["pages"]),
@@ -66,7 +67,8 @@ def draw(run: Mapping[str, Any]) -> str:
     if not bars:
         parts.append(f'<text class="quiet" x="{LEFT}" y="{top + 22}">none: nobody was paged</text>')
     top += 14 + max(1, len(bars)) * (BAR + 4)
-    parts += _axis(run, across, end, top)
+    # The grid lies below everything.
+    parts = [*_axis(run, across, end, top), *parts]
     height = top + 34
     summary = f"Time-line of {run['scenario']}: {len(slots)} s of load"
     return (
@@ -106,9 +108,11 @@ def _area(points: Points, across: Scale, up: Scale, floor: float, kind: str) -> 
 
 def _rule(value: float, up: Scale, words: str, kind: str) -> str:
     y = up(value)
+    # A warning is below its critical one, and so is its word.
+    word = y + 13 if kind == "warning" else y - 4
     return (
         f'<line class="rule {kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="rule-label {kind}" x="{WIDTH - RIGHT - 4}" y="{y - 4:.1f}"'
+        f'<text class="rule-label {kind}" x="{WIDTH - RIGHT - 4}" y="{word:.1f}"'
         f' text-anchor="end">{escape(words)}</text>'
     )
 
@@ -152,7 +156,7 @@ def _numbers(highest: float) -> list[tuple[float, str]]:
     return [(highest * part / 4, f"{highest * part / 4:,.4g}") for part in (0, 2, 4)]
 
 
-def _arrivals(run: Mapping[str, Any], across: Scale, top: float) -> list[str]:
+def _arrivals(run: Mapping[str, Any], across: Scale, top: float, end: float) -> list[str]:
     slots = run["slots"]
     started = [(slot["at"] + 0.5, slot["started"]) for slot in slots]
     failed = [(slot["at"] + 0.5, slot["failed"]) for slot in slots]
@@ -169,7 +173,7 @@ def _arrivals(run: Mapping[str, Any], across: Scale, top: float) -> list[str]:
     ]
 
 
-def _latencies(run: Mapping[str, Any], across: Scale, top: float) -> list[str]:
+def _latencies(run: Mapping[str, Any], across: Scale, top: float, end: float) -> list[str]:
     low, high = 0.001, 60.0
 
     def up(value: float) -> float:
@@ -200,8 +204,8 @@ def _latencies(run: Mapping[str, Any], across: Scale, top: float) -> list[str]:
     ]
 
 
-def _queue(run: Mapping[str, Any], across: Scale, top: float) -> list[str]:
-    points = [(at, value) for at, value in run["queue"] if at >= 0]
+def _queue(run: Mapping[str, Any], across: Scale, top: float, end: float) -> list[str]:
+    points = [(at, value) for at, value in run["queue"] if 0 <= at <= end]
     most = max((value for _, value in points), default=0)
     rules = [one for one in run["rules"]["queue"] if one[0] <= max(most * 1.5, 10)]
     highest = nice(max(most, 10, *(one[0] for one in rules)))

@@ -1,0 +1,77 @@
+"""What a gate refuses before it sends anything, and what its report says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from loadtest.capacity import Sizes
+from loadtest.cli import main
+from loadtest.report import JSON_FILE, JUNIT_FILE, Report, write_report
+from loadtest.verdict import Verdict, judge
+from tests.conftest import free_port
+from tests.loadtest.test_verdict import a_run, page
+
+
+def gate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["loadtest", "gate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_what_must_not_be_loaded_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LOADTEST_ALLOWED_HOSTS", raising=False)
+    away = ("--target", "https://speakfit.example")
+    assert gate(monkeypatch, "nonesuch") == 64
+    assert "nonesuch" in capsys.readouterr().err
+    assert gate(monkeypatch, "steady", *away, "--auto-approve") == 5
+    assert "LOADTEST_ALLOWED_HOSTS" in capsys.readouterr().err
+    monkeypatch.setenv("LOADTEST_ALLOWED_HOSTS", "speakfit.example")
+    # Allowed, but nobody is there to confirm it.
+    assert gate(monkeypatch, "steady", *away) == 5
+    assert "Nobody confirmed" in capsys.readouterr().err
+    local = ("--target", f"http://127.0.0.1:{free_port()}", "--report", str(tmp_path))
+    assert gate(monkeypatch, "steady", *local, "--rate-factor", "50") == 5
+    assert "--max-rate" in capsys.readouterr().err
+    assert gate(monkeypatch, "steady", *local) == 1
+    assert "does not answer" in capsys.readouterr().err
+    assert gate(monkeypatch, "steady", *local, "--compare", str(tmp_path / "none.json")) == 1
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_report_is_whole_by_itself_and_can_be_compared(tmp_path: Path) -> None:
+    run = a_run()
+    bad = judge(type(run)(**{**run.__dict__, "pages": (page("worker-down-critical", 9.0, None),)}))
+    assert bad.verdict is Verdict.NO_GO
+    report = Report.of(
+        [bad],
+        verdict=Verdict.NO_GO,
+        target="http://127.0.0.1:1/<script>",
+        began=0.0,
+        seconds=60.0,
+        seed=1,
+        sizes=Sizes(),
+    )
+    write_report(report, tmp_path, earlier=None)
+    again = Report.read(tmp_path / JSON_FILE)
+    assert json.dumps(again.data) == json.dumps(report.data)
+    text = write_report(report, tmp_path, earlier=again).read_text(encoding="utf-8")
+    assert "NO-GO" in text
+    assert "Compared with" in text
+    assert "worker-down-critical" in text
+    # Nothing is fetched from anywhere, and nothing that was measured becomes markup.
+    assert re.findall(r"(?:src|href)=\"(?!#)[^\"]*\"|url\(|@import|<script", text) == []
+    suite = ElementTree.parse(tmp_path / JUNIT_FILE).getroot()
+    failed = [
+        case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None
+    ]
+    assert failed == ["no false page", "verdict"]
