@@ -28,7 +28,8 @@ from speakfit.settings import Settings
 
 BUCKET = "gs://"
 
-_CALL_LIMIT = timedelta(seconds=20)
+_CALL_LIMIT = timedelta(seconds=10)
+_SILENCE_LIMIT = timedelta(seconds=10)
 _SLOWEST_BYTES_PER_SECOND = 500_000
 _ABANDONED_AFTER = timedelta(hours=6)
 _TRIES = 2
@@ -297,12 +298,18 @@ class BucketStore(AudioStore):
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         emulated = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
         try:
+            import aiohttp
+
+            # Not for a whole file, which may be large: for a connection, and between two pieces.
+            silence = _SILENCE_LIMIT.total_seconds()
             self._files: Any = fsspec.filesystem(
                 "gs",
                 token="anon" if emulated else None,
                 consistency="md5",
                 use_listings_cache=False,
-                requests_timeout=_CALL_LIMIT.total_seconds(),
+                requests_timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=silence, sock_read=silence
+                ),
             )
         except ImportError as error:
             raise SettingsError(
@@ -408,13 +415,18 @@ def _store_errors(*, writing: bool = False) -> Iterator[None]:
     """Turn what the client of a bucket raises into StoreError.
 
     A full disk stays OSError; so does an object that is not there, but nothing has to be there
-    to be written: then it is the bucket that is missing.
+    to be written: then it is the bucket that is missing. A line that breaks has a number like a
+    full disk has, and is the store's trouble all the same.
     """
     try:
         yield
     except Exception as error:
+        from aiohttp import ClientError
+
         missing = isinstance(error, FileNotFoundError)
-        if (missing and not writing) or (isinstance(error, OSError) and error.errno):
+        line = isinstance(error, ClientError | ConnectionError | TimeoutError)
+        machine = isinstance(error, OSError) and error.errno and not line
+        if (missing and not writing) or machine:
             raise
         reason = "has no such bucket" if missing else "does not answer"
         raise StoreError(
