@@ -180,6 +180,10 @@ class Settings(BaseSettings):
         default=timedelta(seconds=30),
         description="How long an answer may take once a request is here; five minutes to compute.",
     )
+    transcription_timeout: timedelta = Field(
+        default=timedelta(seconds=290),
+        description="How long `/v1/audio/transcriptions` waits for its work before it answers 504.",
+    )
     id_token_audience: str | None = Field(
         default=None,
         description="OAuth client id that Google ID tokens must be made for; unset takes none.",
@@ -216,6 +220,7 @@ class Settings(BaseSettings):
         "export_interval",
         "max_recording_duration",
         "rate_limit_window",
+        "transcription_timeout",
     )
     @classmethod
     def _positive(cls, value: timedelta) -> timedelta:

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from services.api.callers import is_open
-from services.api.problems import MEDIA_TYPE
+from services.api.problems import MEDIA_TYPE, is_openai
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -35,6 +35,34 @@ _PROBLEM: dict[str, Any] = {
             "instance": "/v1/recordings/1b4e28ba-2fa1-41d2-883f-0016d3cca427",
             "code": "unknown-recording",
             "todo": "Use the id that the upload answered.",
+        }
+    ],
+}
+_OPENAI_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "An error in the shape that OpenAI's clients read.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The field that is wrong."},
+                "code": {"type": "string", "description": "A stable word for programs."},
+            },
+        }
+    },
+    "examples": [
+        {
+            "error": {
+                "message": "There is no such model. The only one is whisper-1. "
+                "Send `model=whisper-1`.",
+                "type": "invalid_request_error",
+                "param": "model",
+                "code": "model_not_found",
+            }
         }
     ],
 }
@@ -91,6 +119,10 @@ _UPLOAD: dict[str, Any] = {
     },
 }
 _EXAMPLES: Mapping[str, Any] = {
+    "Transcription": {
+        "text": "Ask not what your country can do for you.",
+        "usage": {"type": "duration", "seconds": 11},
+    },
     "RecordingView": _RECORDING,
     "RecordingPage": {"recordings": [_RECORDING], "next_cursor": None},
     "UploadRequest": {
@@ -149,6 +181,7 @@ def _complete(document: dict[str, Any], every: Mapping[tuple[str, str], APIRoute
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schemas["Problem"] = _PROBLEM
+    schemas["OpenAIError"] = _OPENAI_ERROR
     for name, example in _EXAMPLES.items():
         if name in schemas:
             schemas[name].setdefault("examples", [example])
@@ -156,6 +189,8 @@ def _complete(document: dict[str, Any], every: Mapping[tuple[str, str], APIRoute
         for method in _METHODS:
             if method in operations:
                 _complete_operation(operations[method], opened=is_open(every[method, path]))
+                if is_openai(path):
+                    _tell_errors_as_openai(operations[method]["responses"])
 
 
 def _complete_operation(operation: dict[str, Any], *, opened: bool) -> None:
@@ -176,6 +211,13 @@ def _complete_operation(operation: dict[str, Any], *, opened: bool) -> None:
         if status_text.isdigit() and int(status_text) in _RETRY_AFTER:
             headers["Retry-After"] = _header("Seconds to wait.")
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _tell_errors_as_openai(answers: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/OpenAIError"}
+    for status, answer in answers.items():
+        if status[0] in "45":
+            answer["content"] = {"application/json": {"schema": schema}}
 
 
 def _problem(description: str) -> dict[str, Any]:

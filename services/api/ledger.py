@@ -30,6 +30,7 @@ UNMATCHED = "unmatched"
 _ROUTE_CLASSES = {
     ("POST", "/v1/recordings"): RouteClass.TRANSFER,
     ("PUT", "/v1/uploads/{upload_id}/content"): RouteClass.TRANSFER,
+    ("POST", "/v1/audio/transcriptions"): RouteClass.COMPUTE,
     # It reads hundreds of megabytes before it answers.
     ("POST", "/v1/uploads/{upload_id}/complete"): RouteClass.COMPUTE,
 }

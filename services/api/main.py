@@ -15,7 +15,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from services.api import lifecycle, problems, readiness, recordings, renditions, upload_sessions
+from services.api import (
+    lifecycle,
+    problems,
+    readiness,
+    recordings,
+    renditions,
+    transcriptions,
+    upload_sessions,
+)
 from services.api.backlog import Backlog
 from services.api.bodies import SmallBodies
 from services.api.callers import Callers, Guard, make_verifiers
@@ -46,11 +54,14 @@ ROUTERS = (
     recordings.router,
     lifecycle.router,
     renditions.router,
+    transcriptions.router,
     upload_sessions.router,
     readiness.router,
 )
 """Everything the API answers; the voice that reads feedback aloud will be one more."""
 
+_ANSWERING = timedelta(seconds=10)
+"""What a route that waits for work has left to tell how it ended."""
 _RELAY_EVERY = timedelta(seconds=1)
 _GAUGE_STATEMENT_LIMIT = timedelta(seconds=1)
 
@@ -126,7 +137,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             refused=refused(Rejection.RATE_LIMITED),
         )
     app.add_middleware(Guard, callers=callers, routes=every_route())
-    limits = Limits(client=settings.client_timeout, answer=settings.answer_timeout)
+    limits = Limits(
+        client=settings.client_timeout,
+        answer=settings.answer_timeout,
+        compute=max(Limits.compute, settings.transcription_timeout + _ANSWERING),
+    )
     app.add_middleware(Deadlines, limits=limits, routes=every_route())
     app.add_middleware(Envelope)
     app.add_middleware(Measure, ledger=ledger)

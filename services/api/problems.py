@@ -19,6 +19,11 @@ MEDIA_TYPE = "application/problem+json"
 _TYPES = "https://speakfit.example/problems/"
 
 
+def is_openai(path: str) -> bool:
+    """Whether errors of a path have OpenAI's shape, whichever layer makes them."""
+    return path.startswith("/v1/audio/")
+
+
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
     """An answer that is an error; `code` is a stable word, `todo` what the caller can do."""
 
@@ -31,6 +36,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         detail: str,
         todo: str,
         headers: Mapping[str, str] | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(title)
         self.status = status
@@ -39,6 +45,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.detail = detail
         self.todo = todo
         self.headers = headers
+        self.param = param
+        """The form field that is wrong; only OpenAI's shape tells it."""
 
     def document(self, instance: str) -> dict[str, Any]:
         """What RFC 9457 calls the problem details object."""
@@ -52,12 +60,27 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             "todo": self.todo,
         }
 
+    def openai_document(self) -> dict[str, Any]:
+        """The same in the shape that OpenAI's clients read."""
+        named = {
+            HTTPStatus.UNAUTHORIZED: ("invalid_request_error", "invalid_api_key"),
+            HTTPStatus.TOO_MANY_REQUESTS: ("requests", "rate_limit_exceeded"),
+        }
+        server = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind, code = named.get(
+            self.status,
+            ("server_error" if server else "invalid_request_error", self.code.replace("-", "_")),
+        )
+        message = " ".join((self.title, self.detail, self.todo))
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": code}}
+
     def response(self, instance: str) -> JSONResponse:
         """The answer; the path as instance, never the query, which may hold anything."""
+        openai = is_openai(instance)
         return JSONResponse(
-            self.document(instance),
+            self.openai_document() if openai else self.document(instance),
             status_code=int(self.status),
-            media_type=MEDIA_TYPE,
+            media_type="application/json" if openai else MEDIA_TYPE,
             headers=dict(self.headers or {}),
         )
 

@@ -168,6 +168,7 @@ def _slice(segments: Sequence[dict[str, Any]], first: int, last: int) -> list[di
             some = words[begin:end]
             kept.append(
                 {
+                    **segment,
                     "start": some[0]["start"],
                     "end": some[-1]["end"],
                     "text": _text(segment["text"], words, begin, end),

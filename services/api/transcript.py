@@ -36,12 +36,19 @@ class Word(BaseModel):
 
 
 class Segment(BaseModel):
-    """One phrase; times in seconds from the start of the recording."""
+    """One phrase; times in seconds from the start of the recording.
+
+    How sure the model was: the temperature it decoded at, the mean logarithm of its tokens'
+    probabilities, and how likely nobody speaks; null where that was not kept.
+    """
 
     text: str
     start: float
     end: float
     words: list[Word]
+    temperature: float | None = None
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
 
 
 class Filler(BaseModel):

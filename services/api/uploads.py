@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WRITE_BYTES = 1024 * 1024
 # Boundaries, headers and small other fields around the file.
 _ENVELOPE_BYTES = 64 * 1024
+_MOST_FIELDS = 32
+_LONGEST_FIELD = 16 * 1024
 _LONGEST_BOUNDARY = 70
 """RFC 2046, section 5.1.1."""
 
@@ -41,6 +43,8 @@ class Upload:
     part: Path
     size_bytes: int
     checksum: str
+    fields: Mapping[str, list[str]] = field(default_factory=dict)
+    """The form's other fields, by name."""
 
     def discard(self) -> None:
         """Remove it; nothing remains."""
@@ -77,11 +81,14 @@ class _FilePart:
         self._value = b""
         self._disposition = b""
         self._wanted = False
+        self._field: bytearray | None = None
+        self._fields: list[tuple[bytes, bytearray]] = []
         self._pending = bytearray()
         self._hash = hashlib.sha256()
         self.found = False
         self.doubled = False
         self.ended = False
+        self.crowded = False
         self.size = 0
 
     def callbacks(self) -> dict[str, object]:
@@ -111,7 +118,13 @@ class _FilePart:
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        ours = options.get(b"name") == FIELD.encode()
+        name = options.get(b"name", b"")
+        ours = name == FIELD.encode()
+        self._field = None if ours else bytearray()
+        if self._field is not None:
+            self.crowded = self.crowded or len(self._fields) >= _MOST_FIELDS
+            if not self.crowded:
+                self._fields.append((name, self._field))
         self.doubled = self.doubled or (ours and self.found)
         self._wanted = ours and not self.found
         self.found = self.found or ours
@@ -121,9 +134,21 @@ class _FilePart:
             self.size += end - start
             if self.size <= self._limit:
                 self._pending += data[start:end]
+        elif self._field is not None and not self.crowded:
+            self._field += data[start:end]
+            self.crowded = len(self._field) > _LONGEST_FIELD
 
     def _end(self) -> None:
         self.ended = True
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, value in self._fields:
+            found.setdefault(name.decode(errors="replace"), []).append(
+                value.decode(errors="replace")
+            )
+        return found
 
     @property
     def waiting(self) -> int:
@@ -164,7 +189,7 @@ async def receive(request: Request, store: AudioStore, limit: int) -> Upload:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-    return Upload(part=part, size_bytes=taken.size, checksum=taken.checksum)
+    return Upload(part=part, size_bytes=taken.size, checksum=taken.checksum, fields=taken.fields)
 
 
 async def _pump(
@@ -241,6 +266,14 @@ def _check(taken: _FilePart, limit: int) -> None:
         )
     if taken.size > limit:
         raise too_large(limit)
+    if taken.crowded:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "fields-too-large",
+            title="The form holds too much beside its file.",
+            detail=f"At most {_MOST_FIELDS} fields of {_LONGEST_FIELD} bytes are taken.",
+            todo="Leave out what is not needed.",
+        )
 
 
 def too_large(limit: int) -> Problem:

@@ -14,8 +14,10 @@ import redis
 
 from services.api.callers import is_open
 from services.api.main import every_route
+from services.api.problems import is_openai
 from tests.conftest import free_port, serving_api
 
+PROBLEM = "application/problem+json"
 FROM_ANY_ROUTE = {"400", "408", "500", "503", "504"}
 FROM_CLOSED_ROUTES = {"401", "403", "429"}
 
@@ -34,7 +36,8 @@ def test_every_answer_of_every_route_is_described(api: httpx.Client) -> None:
             for status, answer in answers.items():
                 assert "X-Request-Id" in answer["headers"]
                 if status[0] in "45" and not is_open(route):
-                    assert list(answer["content"]) == ["application/problem+json"], route.path
+                    problem = "application/json" if is_openai(route.path) else PROBLEM
+                    assert list(answer["content"]) == [problem], route.path
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 

@@ -269,6 +269,9 @@ def _sentences(window: Any) -> Iterator[SimpleNamespace]:
                 end=words[-1].end,
                 text="".join(word.word for word in words),
                 words=words,
+                temperature=window.temperature,
+                avg_logprob=window.avg_logprob,
+                no_speech_prob=window.no_speech_prob,
             )
             words = []
 
@@ -279,6 +282,9 @@ def _segment(phrase: Any, chunk: Speech, place: int) -> dict[str, Any]:
         "start": chunk.at(phrase.start - offset),
         "end": chunk.at(phrase.end - offset),
         "text": phrase.text.strip(),
+        "temperature": round(float(phrase.temperature or 0.0), 2),
+        "avg_logprob": round(float(phrase.avg_logprob), 4),
+        "no_speech_prob": round(float(phrase.no_speech_prob), 4),
         "words": [
             {
                 "start": chunk.at(start - offset),
