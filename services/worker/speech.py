@@ -149,6 +149,13 @@ def stretches(
     Every frame's probability is appended to `judged`. Stretches cut in a pause do not overlap;
     where there is none, the next one begins 4 s before the cut.
     """
+    return (one for one in steps(windows, detector, judged) if one is not None)
+
+
+def steps(
+    windows: Iterable[Samples], detector: VoiceActivity, judged: list[float]
+) -> Iterator[Stretch | None]:
+    """The same, with None every 8 s, so that who cuts a long silence may stop within it."""
     held = np.zeros(0, dtype=np.int16)
     scores: list[float] = []
     begin = 0
@@ -166,9 +173,27 @@ def stretches(
                 yield found
             held, scores = held[onwards * FRAME :], scores[onwards:]
             begin += onwards * FRAME
+        yield None
     found = _trim(held, scores, begin)
     if found is not None:
         yield found
+
+
+def next_batch(
+    coming: Iterator[Stretch | None], judged: list[float], size: int
+) -> tuple[list[Stretch], bool]:
+    """The next stretches of `steps`, at most `size`, and whether there may be more.
+
+    Fewer where there is much silence: a batch ends when as much was judged as `size` chunks hold.
+    """
+    batch: list[Stretch] = []
+    enough = len(judged) + size * _CHUNK_FRAMES
+    for one in coming:
+        if one is not None:
+            batch.append(one)
+        if len(batch) == size or len(judged) >= enough:
+            return batch, True
+    return batch, False
 
 
 def _cut_due(scores: Sequence[float]) -> tuple[int, int]:

@@ -7,7 +7,6 @@ until there is none; so a message delivered twice, or too late, finds nothing to
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import signal
@@ -40,7 +39,7 @@ from services.worker.results import (
     store_last_cuts,
     store_result,
 )
-from services.worker.speech import Stretch, VoiceActivity, spans, stretches
+from services.worker.speech import Stretch, VoiceActivity, next_batch, spans, steps
 from services.worker.watch import Watched
 from speakfit.audio import Samples, decode, pack_chunk, unpack_chunk
 from speakfit.database import engine_from
@@ -94,7 +93,7 @@ class Cutting:
     work: Preparation
     renewal: Renewal
     windows: Generator[Samples]
-    stretches: Iterator[Stretch]
+    steps: Iterator[Stretch | None]
     judged: list[float]
     finished: frozenset[int] = frozenset()
     count: int = 0
@@ -325,8 +324,10 @@ def _cut(child: Child, app: Celery, work: Preparation) -> bool:
                 "recording refused", extra={"context": {**_named(work), "code": error.code}}
             )
 
-    # However long the silence is that must be read before the next cut.
-    limit = child.settings.chunk_time_limit + timedelta(seconds=work.duration_seconds / 2)
+    limit = child.settings.chunk_time_limit
+    if not held.judged:
+        # The first batch fetches and checks the whole file.
+        limit += timedelta(seconds=work.duration_seconds / 2)
     going_on = _attempt(child, work, limit, act, lambda: _close(child, held))
     try:
         relay_outbox(child.engine, app)
@@ -343,7 +344,7 @@ def _open(child: Child, work: Preparation) -> Cutting:
         work=work,
         renewal=Renewal(child.engine, work, child.settings.chunk_lease),
         windows=windows,
-        stretches=stretches(windows, VoiceActivity(), judged),
+        steps=steps(windows, VoiceActivity(), judged),
         judged=judged,
     )
     child.cuttings.append(cutting)
@@ -369,7 +370,7 @@ def _cut_batch(child: Child, cutting: Cutting) -> None:
     if cutting.count == 0:
         cutting.finished = finished_chunks(child.engine, work.recording_id)
     size = _BATCH if cutting.count else _FIRST_BATCH
-    batch = list(itertools.islice(cutting.stretches, size))
+    batch, more = next_batch(cutting.steps, cutting.judged, size)
     cuts = [
         Cut(index=index, start_seconds=one.start_seconds, end_seconds=one.end_seconds)
         for index, one in enumerate(batch, start=cutting.count)
@@ -379,8 +380,8 @@ def _cut_batch(child: Child, cutting: Cutting) -> None:
             key = chunk_key(work.recording_id, cut.index)
             child.store.write(key, pack_chunk(stretch.samples))
     cutting.count += len(cuts)
-    if len(batch) == size:
-        if not store_cuts(child.engine, work, cuts):
+    if more:
+        if cuts and not store_cuts(child.engine, work, cuts):
             _discard(child, cutting)
         return
     if not cutting.count:

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.worker.speech import FRAME, VoiceActivity, choose_cut, spans, stretches
+from services.worker.speech import (
+    FRAME,
+    VoiceActivity,
+    choose_cut,
+    next_batch,
+    spans,
+    steps,
+    stretches,
+)
 from speakfit.audio import decode
 from tests.services.speech import AUSTEN, Samples, samples_of
 
@@ -96,6 +104,24 @@ def test_a_cut_through_speech_is_heard_from_both_sides_and_one_in_a_pause_once()
     paused = audio_of([0.9] * 800 + [0.1] * 12 + [0.9] * 1_000)
     first, second, *_ = stretches([paused], Spoken(), [])  # type: ignore[arg-type] # stands in
     assert first.begin + len(first.samples) <= second.begin
+
+
+def test_a_long_silence_is_read_in_several_batches_and_ends_none_of_the_speech() -> None:
+    """Celery's task would be killed for it, or keep everybody waiting."""
+    audio = audio_of([0.9] * 100 + [0.1] * 30_000 + [0.9] * 100)
+    windows = (audio[i : i + 8_000] for i in range(0, len(audio), 8_000))
+    judged: list[float] = []
+    coming = steps(windows, Spoken(), judged)  # type: ignore[arg-type] # stands in
+    batches: list[int] = []
+    longest, more = 0, True
+    while more:
+        before = len(judged)
+        batch, more = next_batch(coming, judged, 2)
+        batches.append(len(batch))
+        longest = max(longest, len(judged) - before)
+    assert longest <= 2 * 937 + 300
+    assert sum(batches) == 2
+    assert batches[0] == batches[-1] == 1
 
 
 def test_the_detector_fed_in_windows_agrees_with_the_whole_file_at_once() -> None:
