@@ -124,12 +124,16 @@ def test_wrong_input_is_told_in_one_message(
 
 
 def test_a_variable_that_is_missing_is_named(terraform: Terraform, tmp_path: Path) -> None:
-    (tmp_path / "mine.tfvars").write_text('region = "us-central1"\n', encoding="utf-8")
+    """So are a name that nobody declares and a value that is refused, each with its file."""
+    (tmp_path / "mine.tfvars").write_text(
+        'enviroment = "dev"\nenvironment = "Dev!"\n', encoding="utf-8"
+    )
     done = infra(
         "check", "--size", "development", "--no-tests", "--var-file", str(tmp_path / "mine.tfvars")
     )
     assert done.returncode == 3
     assert 'The root module input variable "project_id" is not set' in done.stdout
+    assert "No variable is called enviroment: variables.tf has them all." in done.stdout
 
 
 def test_the_messages_are_those_of_the_definition() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,23 +116,36 @@ def _environment_of(copy: Estate, size: Size) -> str:
 
 
 def diagnostics(done: Done) -> tuple[Finding, ...]:
-    """What Terraform complained of, from its JSON: one document, or one event a line."""
-    if done.code == 0:
-        return ()
+    """What Terraform complained of, from its JSON: one document, or one event a line.
+
+    It only warns of a value whose variable does not exist; that is an error here, for the name is
+    misspelt and the value that was meant is another.
+    """
     entries = []
     for event in _events(done):
         entries += event.get("diagnostics", ())
         if event.get("type") == "diagnostic":
             entries.append(event["diagnostic"])
     found = tuple(
-        Finding(
-            what=": ".join(text for text in (entry["summary"], entry.get("detail", "")) if text),
-            where=_place(entry),
-        )
+        Finding(what=_unknown(entry) or _said(entry), where=_place(entry))
         for entry in entries
-        if entry["severity"] == "error"
+        if entry["severity"] == "error" or _unknown(entry)
     )
+    if done.code == 0:
+        return found
     return found or (Finding(what=done.text.strip()[-2000:] or "Terraform failed silently."),)
+
+
+def _said(entry: dict[str, Any]) -> str:
+    return ": ".join(text for text in (entry["summary"], entry.get("detail", "")) if text)
+
+
+def _unknown(entry: dict[str, Any]) -> str:
+    """That a value has no variable, without Terraform's advice on how to silence it."""
+    if "undeclared variable" not in entry["summary"]:
+        return ""
+    named = re.search(r'variable named "([^"]+)"', entry.get("detail", ""))
+    return f"No variable is called {named[1] if named else 'so'}: variables.tf has them all."
 
 
 def _events(done: Done) -> Iterator[dict[str, Any]]:
@@ -151,7 +165,9 @@ def _place(entry: dict[str, Any]) -> str:
     place, address = entry.get("range"), entry.get("address", "")
     if not place:
         return str(address)
-    return f"{place['filename']}:{place['start']['line']}" + (f" ({address})" if address else "")
+    # Somebody's own values lie beside the copied estate.
+    file = place["filename"].removeprefix("../own/")
+    return f"{file}:{place['start']['line']}" + (f" ({address})" if address else "")
 
 
 def _timed(name: str, act: Callable[[], tuple[Sequence[Finding], str]]) -> Check:
@@ -181,8 +197,8 @@ def _planned(
     copy: Estate, size: Size, golden: Path | None, *, write: bool
 ) -> tuple[Sequence[Finding], str]:
     done = copy.plan(size)
-    if done.code != 0:
-        return diagnostics(done), ""
+    if findings := diagnostics(done):
+        return findings, ""
     document = copy.shown(size)
     plan = read_plan(document)
     told = f"{len(plan.doing(Action.CREATE))} resources"

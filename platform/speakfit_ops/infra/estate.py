@@ -41,6 +41,8 @@ class Estate:
     terraform: Terraform
     environment: Mapping[str, str]
     providers: Sequence[Provider]
+    own: Path | None = None
+    """Somebody's own values, in place of the sample's."""
 
     def run(self, *arguments: str) -> Done:
         """One Terraform command."""
@@ -61,8 +63,11 @@ class Estate:
         )
 
     def var_files(self, size: Size) -> list[str]:
-        """The options that fill in what a project has, and then choose a size."""
-        return [f"-var-file={SAMPLE}", f"-var-file=envs/{size}.tfvars"]
+        """The options that fill in what a project has and choose a size; own values win."""
+        chosen = f"-var-file=envs/{size}.tfvars"
+        if self.own is None:
+            return [f"-var-file={SAMPLE}", chosen]
+        return [chosen, f"-var-file=../own/{self.own.name}", f"-var=size={size}"]
 
     def shown(self, size: Size) -> dict[str, Any]:
         """The plan of a size as JSON."""
@@ -105,7 +110,8 @@ def estate(
         )
         if var_file is not None:
             try:
-                shutil.copyfile(var_file, folder / SAMPLE)
+                (folder.parent / "own").mkdir()
+                shutil.copyfile(var_file, folder.parent / "own" / var_file.name)
             except OSError as error:
                 raise InfraError(
                     f"The file of variables cannot be read: {error.strerror}.",
@@ -119,6 +125,7 @@ def estate(
                 # Nobody's own configuration of Terraform may lead it elsewhere.
                 environment={**environment, "TF_CLI_CONFIG_FILE": "/dev/null"},
                 providers=providers,
+                own=var_file,
             )
 
 
