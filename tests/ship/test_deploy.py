@@ -206,6 +206,8 @@ def test_a_revision_that_never_becomes_ready_gets_no_traffic(
         one.deployer.release(WANTED, one.journal(NEW))
     assert caught.value.done == 1, "the migration is told of"
     assert cloud.traffic() == {FIRST: 100}
+    with pytest.raises(RefusedError, match="not ready: The user-provided container failed"):
+        promote(one)
     # The way back works although Cloud Run still calls the service failed.
     assert one.deployer.rollback(None, one.journal) == FIRST
     assert cloud.service["traffic"] == [{"type": 2, "revision": FIRST, "percent": 100}]

@@ -482,6 +482,12 @@ class Deployer:
                 where=str(self.estate),
                 todo="Release its image; then promote that.",
             )
+        if why := failure(revision):
+            raise RefusedError(
+                f"Revision {name} is not ready: {why}",
+                where=str(self.estate),
+                todo="Read its log, correct the cause and release again under another name.",
+            )
         release = about[RELEASE]
         journal = journal_of(release)
         if not candidate.percent and not journal.done(Step.SMOKE):
