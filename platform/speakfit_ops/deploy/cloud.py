@@ -148,7 +148,7 @@ def talking(estate: Estate, what: str, *, writing: bool = False) -> Iterator[Non
         cause = error
     else:
         return
-    words = words[0].upper() + words[1:]
+    words = words[0].upper() + words[1:].rstrip(".")
     if writing:
         maybe = "; it may or may not have happened" if uncertain else ""
         raise ApplyError(

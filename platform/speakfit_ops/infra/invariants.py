@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from speakfit_ops.infra.plan import Action, Plan, Planned
@@ -100,10 +101,33 @@ def _no_public_machines(plan: Plan) -> Iterator[tuple[Planned, str]]:
             yield found, "Workers boot whatever is there: set enable_secure_boot."
 
 
+def _ranges_of_their_own(plan: Plan) -> Iterator[tuple[Planned, str]]:
+    """Google refuses such ranges at apply, after the network was made."""
+    taken: list[IPv4Network | IPv6Network] = []
+    for found, text in [
+        *((one, one.values.get("ip_cidr_range")) for one in plan.of("google_compute_subnetwork")),
+        *(
+            (one, f"{one.values.get('address')}/{one.values.get('prefix_length')}")
+            for one in plan.of("google_compute_global_address")
+            if one.values.get("purpose") == "VPC_PEERING" and one.values.get("address")
+        ),
+    ]:
+        try:
+            network = ip_network(str(text))
+        except ValueError:
+            yield found, f"{text} is no range: its address must be the first one in it."
+            continue
+        for other in taken:
+            if network.overlaps(other):
+                yield found, f"The range {network} overlaps {other}."
+        taken.append(network)
+
+
 def _least_privilege(plan: Plan) -> Iterator[tuple[Planned, str]]:
     for found in plan.resources:
         role, member = found.values.get("role"), found.values.get("member")
-        if role in _PRIMITIVE:
+        # Admin of a whole kind of thing; nothing here has to give access on.
+        if role in _PRIMITIVE or str(role).endswith((".admin", "Admin")):
             yield found, f"{role} is more than anything here needs."
         if member in _PUBLIC and (found.type, role) not in _PUBLIC_ON_PURPOSE:
             yield found, f"{member} has {role}."
@@ -145,6 +169,9 @@ def _always_there(plan: Plan) -> Iterator[tuple[Planned, str]]:
         for container in _blocks(found.values, "template", "containers"):
             if not container.get("startup_probe") or not container.get("liveness_probe"):
                 yield found, "The API is not asked whether it is ready and alive."
+        for probe in _blocks(found.values, "template", "containers", "startup_probe", "http_get"):
+            if probe.get("path") != "/readyz":
+                yield found, "A revision could serve without its database: probe /readyz."
 
 
 def _by_digest(plan: Plan) -> Iterator[tuple[Planned, str]]:
@@ -200,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     _closed_redis,
     _closed_firewall,
     _no_public_machines,
+    _ranges_of_their_own,
     _least_privilege,
     _closed_buckets,
     _always_there,
