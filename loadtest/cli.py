@@ -20,6 +20,7 @@ from alerts.terminal import (
     print_json,
     tell_error,
 )
+from loadtest import drill_commands
 from loadtest.scenarios import SCENARIOS
 from speakfit.errors import SpeakFitError
 
@@ -125,6 +126,10 @@ def gate(
         as_json=as_json,
     )
     raise typer.Exit(run_gate(wish).code)
+
+
+app.command()(drill_commands.drill)
+app.command()(drill_commands.heal)
 
 
 def main() -> None:

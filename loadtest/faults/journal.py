@@ -68,6 +68,12 @@ class Journal:
             raise trouble
         return healed
 
+    def heal_one(self, fault: Fault) -> None:
+        """Heal one fault and leave the others."""
+        fault.heal(require_stack(self.folder))
+        self.faults.remove(fault)
+        self._write()
+
     @contextmanager
     def wrong(self, *faults: Fault) -> Iterator[None]:
         """Faults for as long as the block lasts, whatever ends it."""

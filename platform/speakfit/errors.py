@@ -13,6 +13,7 @@ SpeakFitError
 ├── ScenarioError          a scenario cannot be read, or cannot be checked
 ├── LoadError              a load run is declared wrongly, or cannot be done
 ├── FaultError             a fault cannot be made, or not be healed
+├── DrillError             a drill did not go as it must
 ├── ApplyError             writes to Cloud Monitoring or PagerDuty failed, maybe half-way
 ├── MigrationError         rows could not be moved to another database, maybe half-way
 ├── RefusedError           a guard stopped a command before it changed anything
@@ -114,6 +115,12 @@ class LoadError(SpeakFitError):
 
 class FaultError(SpeakFitError):
     """A fault cannot be made, or not be healed."""
+
+
+class DrillError(SpeakFitError):
+    """A drill did not go as it must: what was expected, what was seen, and where to look."""
+
+    exit_code = 3
 
 
 class ApplyError(SpeakFitError):

@@ -170,6 +170,27 @@ def dashboards_table() -> str:
     )
 
 
+def drills_table() -> str:
+    """One row a policy that was drilled, from docs/drills.json."""
+    from loadtest.drill_record import read_records
+    from loadtest.wording import minutes
+
+    return _table(
+        ("policy", "fault", "fault to page", "fix to resolve", "runbook's blocks", "proven"),
+        [
+            (
+                f"`{record.policy}`",
+                record.fault,
+                minutes(record.detect),
+                minutes(record.resolve),
+                ", ".join(f"`{block}`" for block in record.blocks),
+                f"{record.date}, `{record.commit}`",
+            )
+            for record in read_records()
+        ],
+    )
+
+
 def lint_rules() -> str:
     """One section a rule of `python -m alerts lint`, from alerts.checks."""
     from alerts.checks import all_rules

@@ -739,7 +739,12 @@ def up(
     ] = 1,
     faults: Annotated[
         bool,
-        typer.Option(help="Put a proxy for faults on every link; a part that dies stays dead."),
+        typer.Option(
+            "--faults", help="Put a proxy for faults on every link; a part that dies stays dead."
+        ),
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Remove the data of earlier runs first.")
     ] = False,
 ) -> None:
     """Start everything and keep it running until Ctrl-C or `down`."""
@@ -754,7 +759,7 @@ def up(
         signal.signal(number, lambda *_: stopping.set())
     began = time.monotonic()
     with _out.status("starting ..."):
-        stack.start()
+        stack.start(anew=anew)
     _out.print(f"SpeakFit is up after {time.monotonic() - began:.1f} s; Ctrl-C stops it.\n")
     print(_addresses(stack), flush=True)
     try:
