@@ -22,6 +22,9 @@ from speakfit.errors import PagerDutyError
 MAX_SUMMARY = 1_024
 """Characters PagerDuty takes as a summary; longer ones are cut, because a page must not be lost."""
 
+MAX_NOTE = 25_000
+"""Characters PagerDuty takes as a note; longer ones are cut."""
+
 EVENTS_INTEGRATION = "events_api_v2_inbound_integration"
 """The type of the integrations whose keys the Events API v2 takes."""
 
@@ -473,6 +476,17 @@ class PagerDutyApi:
             if one["type"] == "acknowledge_log_entry"
         ]
         return tuple(dict.fromkeys(reversed(found)))
+
+    def create_note(self, incident_id: str, content: str, *, sender: str) -> None:
+        """Add a note to an incident in the name of a user, told by their e-mail address."""
+        self._call(
+            lambda: self._session.rpost(
+                f"incidents/{incident_id}/notes",
+                json={"content": content[:MAX_NOTE]},
+                headers={"From": sender},
+            ),
+            write=True,
+        )
 
     def _list(self, path: str, wish: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         return list(self._call(lambda: list(self._session.iter_all(path, params=dict(wish or {})))))

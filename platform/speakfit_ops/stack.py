@@ -244,6 +244,7 @@ class Stack:
         return [
             *python,
             "speakfit_ops.runbook",
+            "serve",
             *("--port", str(self.ports.runbooks)),
         ], f"{LOOPBACK}:{self.ports.runbooks}"
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import html
+import re
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-FOLDER = Path(__file__).resolve().parents[2] / "runbooks"
+from speakfit_ops.runbook.shelf import FOLDER, subjects
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{title}</title><style>
@@ -23,11 +21,6 @@ pre,code{{background:#1f2630}}a{{color:#8ab4f8}}td,th{{border-color:#3a4453}}}}
 </style></head><body>{body}</body></html>"""
 
 
-def subjects(folder: Path = FOLDER) -> list[str]:
-    """The pages there are, by subject."""
-    return sorted(file.stem for file in folder.glob("*.md"))
-
-
 def page(subject: str, folder: Path = FOLDER) -> str | None:
     """One runbook as an HTML page, or None when there is none of that subject."""
     if subject not in subjects(folder):
@@ -35,17 +28,13 @@ def page(subject: str, folder: Path = FOLDER) -> str | None:
     from markdown_it import MarkdownIt
 
     text = (folder / f"{subject}.md").read_text(encoding="utf-8")
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(_without_markers(text))
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(without_markers(text))
     return _PAGE.format(title=html.escape(f"Runbook: {subject}"), body=body)
 
 
-def _without_markers(text: str) -> str:
+def without_markers(text: str) -> str:
     """Markdown without the comments that fence generated parts."""
-    return "\n".join(
-        line
-        for line in text.splitlines()
-        if not (line.lstrip().startswith("<!--") and line.rstrip().endswith("-->"))
-    )
+    return re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
 
 
 def index(folder: Path = FOLDER) -> str:
@@ -54,10 +43,8 @@ def index(folder: Path = FOLDER) -> str:
     return _PAGE.format(title="Runbooks", body=f"<h1>Runbooks</h1><ul>{links}</ul>")
 
 
-def main(
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8087,
-) -> None:
-    """Serve the runbooks at http://127.0.0.1:PORT/SUBJECT."""
+def serve(port: int) -> None:
+    """Answer at http://127.0.0.1:PORT/SUBJECT until told to stop."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -82,7 +69,3 @@ def main(
         port=port,
         log_level="warning",
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,0 +1,1 @@
+"""Runbooks: listed, shown, checked, walked through step by step, and served as pages."""
