@@ -46,7 +46,9 @@ _STEPS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Colours:
+class Colours:
+    """What a drawing is painted with, by day or by night."""
+
     surface: str
     ink: str
     quiet: str
@@ -57,7 +59,7 @@ class _Colours:
     """Told apart by people who see red and green alike."""
 
 
-_LIGHT = _Colours(
+LIGHT = Colours(
     surface="#ffffff",
     ink="#1b1f24",
     quiet="#5d6670",
@@ -68,7 +70,7 @@ _LIGHT = _Colours(
         "#2a6fbb", "#c77700", "#15866b", "#8a4fb0", "#b5447a", "#5f7d00", "#2d8aa0", "#7a5c3e",
     ),
 )  # fmt: skip
-_DARK = _Colours(
+DARK = Colours(
     surface="#14181d",
     ink="#e8eaed",
     quiet="#9aa4af",
@@ -81,7 +83,7 @@ _DARK = _Colours(
 )  # fmt: skip
 
 
-def _style(colours: _Colours) -> str:
+def _style(colours: Colours) -> str:
     rules = [
         f".s{{fill:{colours.surface}}}",
         f".i{{fill:{colours.ink}}}",
@@ -401,9 +403,9 @@ class _Canvas:
     def document(self, title: str, description: str, *, follows_reader: bool) -> str:
         """The whole SVG."""
         tall = self._y + 20
-        style = _style(_LIGHT)
+        style = _style(LIGHT)
         if follows_reader:
-            style += f"@media (prefers-color-scheme:dark){{{_style(_DARK)}}}"
+            style += f"@media (prefers-color-scheme:dark){{{_style(DARK)}}}"
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:g} {tall:.0f}" '
             f'width="{_WIDTH:g}" height="{tall:.0f}" role="img" aria-labelledby="title desc" '

@@ -150,6 +150,26 @@ def policies_table() -> str:
     return _table(("policy", "severity", "pages when"), policy_rows())
 
 
+def dashboards_table() -> str:
+    """One row a board: its sections, and the subjects whose policies it shows."""
+    from alerts.policies import CATALOG
+    from dashboards.catalog import BOARDS
+    from dashboards.links import board_of
+
+    subjects = dict.fromkeys(policy.subject for policy in CATALOG.policies)
+    return _table(
+        ("dashboard", "shows", "look here when it pages"),
+        [
+            (
+                f"`{board.id}`",
+                ", ".join(section.title for section in board.sections),
+                ", ".join(f"`{one}`" for one in subjects if board_of(one).id == board.id),
+            )
+            for board in BOARDS
+        ],
+    )
+
+
 def lint_rules() -> str:
     """One section a rule of `python -m alerts lint`, from alerts.checks."""
     from alerts.checks import all_rules
