@@ -170,6 +170,7 @@ def dashboards_table() -> str:
     )
 
 
+<<<<<<< HEAD
 def drills_table() -> str:
     """One row a policy that was drilled, from docs/drills.json."""
     from loadtest.drill_record import read_records
@@ -191,6 +192,8 @@ def drills_table() -> str:
     )
 
 
+=======
+>>>>>>> refs/heads/dashboards
 def lint_rules() -> str:
     """One section a rule of `python -m alerts lint`, from alerts.checks."""
     from alerts.checks import all_rules

@@ -32,6 +32,7 @@ _GROUPS = frozenset({_TURNS, "collapsible_group"})
 _VISIBILITY = "visibilityCondition"
 """Such tiles are shown in turns too."""
 
+_POLICY = re.compile(r"projects/[^/]+/alertPolicies/[^/]+")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _Dashboard = monitoring_dashboard_v1.Dashboard.pb()
@@ -56,13 +57,46 @@ def _wrong(field: str, rule: str) -> InvalidArgument:
     return InvalidArgument(f"Field {field} has an invalid value: {rule}")
 
 
-def _widgets(dashboard: Any) -> list[Any]:
-    mosaic, rows, columns = dashboard.mosaic_layout, dashboard.row_layout, dashboard.column_layout
-    return [
-        *dashboard.grid_layout.widgets,
-        *(tile.widget for tile in mosaic.tiles),
-        *(widget for part in (*rows.rows, *columns.columns) for widget in part.widgets),
+def _widgets(dashboard: Any) -> list[tuple[str, Any]]:
+    """Each widget with its path."""
+    parts = [
+        *(("rowLayout.rows", n, row) for n, row in enumerate(dashboard.row_layout.rows)),
+        *(
+            ("columnLayout.columns", n, column)
+            for n, column in enumerate(dashboard.column_layout.columns)
+        ),
     ]
+    return [
+        *(
+            (f"gridLayout.widgets[{n}]", widget)
+            for n, widget in enumerate(dashboard.grid_layout.widgets)
+        ),
+        *(
+            (f"mosaicLayout.tiles[{n}].widget", tile.widget)
+            for n, tile in enumerate(dashboard.mosaic_layout.tiles)
+        ),
+        *(
+            (f"{field}[{n}].widgets[{m}]", widget)
+            for field, n, part in parts
+            for m, widget in enumerate(part.widgets)
+        ),
+    ]
+
+
+def _check_widget(field: str, widget: Any) -> None:
+    """What metrics.proto and alertchart.proto say of thresholds and of an alert chart's name."""
+    for index, threshold in enumerate(widget.xy_chart.thresholds):
+        for name in ("color", "direction"):
+            if getattr(threshold, name):
+                raise _wrong(
+                    f"{field}.xyChart.thresholds[{index}].{name}", "not allowed in a XyChart."
+                )
+    named = widget.alert_chart.name
+    if widget.WhichOneof("content") == "alert_chart" and not _POLICY.fullmatch(named):
+        raise _wrong(
+            f"{field}.alertChart.name",
+            "must be projects/[PROJECT_ID_OR_NUMBER]/alertPolicies/[POLICY_ID].",
+        )
 
 
 def _check_mosaic(mosaic: Any) -> None:
@@ -124,12 +158,15 @@ class DashboardsService:
         layout = dashboard.WhichOneof("layout")
         if layout is None:
             raise InvalidArgument("A dashboard must have a layout.")
-        count = len(_widgets(dashboard))
+        widgets = _widgets(dashboard)
+        count = len(widgets)
         if count > _MAX_WIDGETS:
             raise _wrong(
                 f"{layout.partition('_')[0]}Layout",
                 f"{count} widgets are more than the {_MAX_WIDGETS} that a dashboard may have.",
             )
+        for field, widget in widgets:
+            _check_widget(field, widget)
         if layout == "mosaic_layout":
             _check_mosaic(dashboard.mosaic_layout)
 

@@ -309,6 +309,11 @@ EMULATOR_RULES: tuple[Rule, ...] = (
         "test_dashboards.py::test_fields_that_no_published_message_has_survive_an_edit_over_grpc",
     ),
     _documented(
+        "A threshold of an XyChart has neither color nor direction; an alert chart names a policy.",
+        "google.monitoring.dashboard.v1 metrics.proto, Threshold, and alertchart.proto, AlertChart",
+        "test_dashboards.py::test_what_no_dashboard_can_be_is_refused_by_name",
+    ),
+    _documented(
         "An update with an etag that is not the current one is refused.",
         "google.monitoring.dashboard.v1 dashboard.proto, Dashboard.etag",
         "resources.yaml::of two edits the second is a conflict",

@@ -112,6 +112,15 @@ def _charts(**query: Any) -> dict[str, Any]:
             "at 'dashboard.annotations.event_annotations'",
         ),
         (
+            _shows(xyChart={"thresholds": [{"value": 1}, {"value": 2, "color": "RED"}]}),
+            "Field gridLayout.widgets[0].xyChart.thresholds[1].color has an invalid value: not "
+            "allowed in a XyChart.",
+        ),
+        (
+            _mosaic({**_tile(), "widget": {"alertChart": {"name": "policy:mine"}}}),
+            "Field mosaicLayout.tiles[0].widget.alertChart.name has an invalid value: must be",
+        ),
+        (
             _shows(xyChart={"chartOptions": {"displayHorizontal": "yes"}}),
             'xy_chart.chart_options.display_horizontal\' (TYPE_BOOL), "yes"',
         ),
