@@ -170,7 +170,6 @@ def dashboards_table() -> str:
     )
 
 
-<<<<<<< HEAD
 def drills_table() -> str:
     """One row a policy that was drilled, from docs/drills.json."""
     from loadtest.drill_record import read_records
@@ -192,8 +191,6 @@ def drills_table() -> str:
     )
 
 
-=======
->>>>>>> refs/heads/dashboards
 def lint_rules() -> str:
     """One section a rule of `python -m alerts lint`, from alerts.checks."""
     from alerts.checks import all_rules
