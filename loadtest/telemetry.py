@@ -132,7 +132,8 @@ class Telemetry:
             time.sleep(0.3)
         wanted = set(routes)
         mine = [one for one in requests if one.labels.get("http_route") in wanted]
-        good = [one for one in mine if one.labels.get("http_response_status_code", "")[:1] == "2"]
+        # A refusal that was asked for is a good answer to the client, too.
+        good = [one for one in mine if one.labels.get("http_response_status_code", "")[:1] != "5"]
         bad = [one for one in mine if one.labels.get("http_response_status_code", "")[:1] == "5"]
         workers = self._gauge(WORKER_PROCESSES, began, until, began)
         return ServerSide(
