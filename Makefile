@@ -36,7 +36,7 @@ snapshots: setup ## Rewrite the command transcripts and show what changed
 	@git --no-pager diff --stat -- tests/transcripts
 
 docs: setup ## Rewrite the generated parts of the documents
-	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md
+	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md runbooks/*.md
 	@$(RUN) -m alerts runbooks --write
 
 lock: ## Resolve the dependencies anew, and those of the images from them (needs uv)
