@@ -37,7 +37,7 @@ snapshots: setup ## Rewrite the command transcripts and show what changed
 
 docs: setup ## Rewrite the generated parts of the documents
 	@$(RUN) -m speakfit_ops.graph --draw docs/graph.svg
-	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md
+	@$(RUN) -m cogapp -r -n utf-8 README.md docs/*.md runbooks/*.md
 	@$(RUN) -m alerts runbooks --write
 
 lock: ## Resolve the dependencies anew, and those of the images from them (needs uv)

@@ -11,7 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-DOCUMENTS = [str(path) for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
+DOCUMENTS = [
+    str(path)
+    for path in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "runbooks").glob("*.md")),
+    ]
+]
 
 FOLDERS = ["alerts", "dashboards", "loadtest", "platform", "services"]
 

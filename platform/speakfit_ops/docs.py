@@ -191,6 +191,14 @@ def drills_table() -> str:
     )
 
 
+def runbook_dashboard(subject: str) -> str:
+    """Where to look while following a runbook: production's board with the subject's charts."""
+    from dashboards.links import board_of, dashboard_url
+
+    board = board_of(subject)
+    return f"Look: [{board.title}]({dashboard_url(board.id, project='speakfit-prod')})\n"
+
+
 def lint_rules() -> str:
     """One section a rule of `python -m alerts lint`, from alerts.checks."""
     from alerts.checks import all_rules
