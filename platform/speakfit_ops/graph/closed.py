@@ -217,7 +217,10 @@ def _missing(graph: Graph, sources: Sources) -> Iterator[Finding]:
             )
         )
     for kind, other, what, todo in wanted:
-        joined = {left for left, _ in graph.between(kind, other)}
+        # A load's contract may name a policy without proving that it pages.
+        joined = {
+            left for left, right in graph.between(kind, other) if right.name not in sources.loads
+        }
         for node in graph.of(kind):
             if node not in joined:
                 yield Finding(what=f"Missing: {node} {what}.", todo=todo.format(name=node.name))
