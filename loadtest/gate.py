@@ -136,10 +136,14 @@ class Gate:
             contract.check(self.telemetry.catalog)
         for scenario in scenarios:
             try:
-                judged = judge(self._one(scenario, CONTRACTS[scenario.name]), self.budget)
+                run = self._one(scenario, CONTRACTS[scenario.name])
             except KeyboardInterrupt:
                 self.interrupted = True
                 return found
+            except (LoadError, PagerDutyError, TargetError) as error:
+                # What the others showed is still worth a report.
+                run = self._unmeasured(scenario, error.what)
+            judged = judge(run, self.budget)
             found.append(judged)
             self.say(f"{judged.verdict:<8} {scenario.name}")
             for check in judged.checks:
@@ -185,6 +189,19 @@ class Gate:
         if attempt.interrupted:
             return run
         return self._observed(run, began=told["began"], launched=attempt.launched)
+
+    def _unmeasured(self, scenario: Scenario, trouble: str) -> Run:
+        return Run(
+            scenario=scenario.scaled(rate=self.aim.rate, duration=self.aim.time),
+            contract=CONTRACTS[scenario.name],
+            seconds=scenario.duration.total_seconds() * self.aim.time / self.telemetry.scale,
+            scale=self.telemetry.scale,
+            planned=None,
+            ledger=Ledger(),
+            processes=1,
+            ended=0,
+            trouble=(trouble,),
+        )
 
     def _observed(self, run: Run, *, began: float, launched: float) -> Run:
         """Add what the other side knows, once what was promised has come or is too late."""

@@ -10,10 +10,18 @@ from xml.etree import ElementTree
 
 import pytest
 
+from alerts.gateway import Gateway
+from alerts.policies import CATALOG
 from loadtest.capacity import Sizes
 from loadtest.cli import main
+from loadtest.gate import Aim, Gate
 from loadtest.report import JSON_FILE, JUNIT_FILE, Report, write_report
+from loadtest.scenarios import find_scenario
+from loadtest.telemetry import Telemetry
 from loadtest.verdict import Verdict, judge
+from speakfit.clock import RealClock
+from speakfit.settings import Settings
+from speakfit.target import Target, TargetKind
 from tests.conftest import free_port
 from tests.loadtest.test_verdict import a_run, page
 
@@ -75,3 +83,23 @@ def test_a_report_is_whole_by_itself_and_can_be_compared(tmp_path: Path) -> None
         case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None
     ]
     assert failed == ["no false page", "verdict"]
+
+
+def test_a_scenario_that_could_not_be_measured_is_invalid_and_the_others_are_told(
+    tmp_path: Path,
+) -> None:
+    """Before: the first error ended the gate without a report."""
+    away = Target(kind=TargetKind.EMULATOR, project="p", host=f"127.0.0.1:{free_port()}")
+    with Gateway(away, sleep=lambda _: None) as gateway:
+        gate = Gate(
+            aim=Aim(url="http://127.0.0.1:1"),
+            telemetry=Telemetry(
+                gateway=gateway, catalog=CATALOG, settings=Settings(), clock=RealClock()
+            ),
+            folder=tmp_path,
+            say=lambda _: None,
+        )
+        found = gate.run([find_scenario("steady"), find_scenario("spike")])
+    assert [one.verdict for one in found] == [Verdict.INVALID] * 2
+    for one in found:
+        assert any("does not answer" in check.told for check in one.checks if check.invalid)
