@@ -52,6 +52,8 @@ class Drill:
     begin: Callable[[Scene], None]
     fixes: tuple[str, ...]
     """The runbook's fix blocks that are for this fault, in order."""
+    may_page: tuple[str, ...] = ()
+    """Other policies that the same fault rightly breaks when mending it takes long."""
     before_fix: Callable[[Scene], None] = nothing
     """What has to be before the runbook's fix can help, such as a network that is back."""
     answers: Callable[[Scene], Mapping[str, str]] = no_answers
@@ -170,6 +172,8 @@ class Play:
                     self.tell(f"incident: {incident['summary']}", since=self._since())
             for page in self._new_pages():
                 policy = wanted.get(page.component)
+                if page.component in self.drill.may_page:
+                    continue
                 if policy is None:
                     raise self._wrong(
                         f"only pages of {', '.join(wanted)}",
@@ -282,6 +286,8 @@ class Play:
 
     def _note_resolved(self) -> None:
         for page in self._new_pages():
+            if page.component in self.drill.may_page:
+                continue
             if page.component not in self.detected:
                 raise self._wrong("no other page", f"a page of {page.component or page.title}")
             if page.status == "resolved" and page.component not in self.resolved:

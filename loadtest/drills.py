@@ -226,6 +226,7 @@ DRILLS: Mapping[str, Drill] = {
             fault="680 chunks at once, and a worker whose processes hang (SIGSTOP)",
             begin=flood,
             fixes=("restart-worker",),
+            may_page=("transcription-stalled-critical",),
         ),
         Drill(
             subject="telemetry-silent",

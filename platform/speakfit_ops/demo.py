@@ -2,8 +2,9 @@
 
 Speech goes in and a transcript comes out; the alerts are planned and applied; a worker is killed
 in the middle of a recording; PagerDuty is paged with a runbook link; the worker returns, the
-recording completes with nothing lost, and the page resolves itself. Any step that does not happen
-in time ends the demo with the reason and exit code 1.
+recording completes with nothing lost, and the page resolves itself; then a drill lets the runbook's
+own blocks put another fault right. Any step that does not happen in time ends the demo with the
+reason and exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -28,6 +30,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from loadtest.drill import Passed, Play
+from loadtest.drills import DRILLS
+from loadtest.local_stack import find_stack
+from loadtest.scene import scene_in
+from loadtest.wording import minutes
 from speakfit.clock import Clock
 from speakfit.errors import SpeakFitError, StackError
 from speakfit.metrics import METRICS
@@ -46,6 +53,9 @@ PAGE_LIMIT = timedelta(minutes=12)
 RESOLVE_LIMIT = timedelta(minutes=12)
 """Policy time: five minutes of duration, the heartbeat's age, one export and one evaluation take
 about eight; anything past twelve is a failure."""
+
+DRILLED = "database-connections"
+"""The shortest drill, and one whose runbook mends it with a statement of SQL."""
 
 EXPECTED_POLICY = "worker-down-critical"
 WORD_ERROR_LIMIT = 0.15
@@ -245,6 +255,7 @@ class Demo:
         self.stack = stack
         self.story = story
         self.audio = audio
+        self.drilled: tuple[Passed, ...] = ()
 
     def play(self) -> None:
         """All steps in order; the first that fails raises and ends the story."""
@@ -255,6 +266,7 @@ class Demo:
         self.await_page()
         self.return_worker()
         self.await_resolve()
+        self.drill()
         self.account()
 
     def raise_stack(self) -> None:
@@ -456,19 +468,40 @@ class Demo:
             "worker came back"
         )
 
+    def drill(self) -> None:
+        """One of the drills, as `python -m loadtest drill` plays all of them."""
+        found = find_stack(self.stack.folder)
+        assert found is not None
+        chosen = DRILLS[DRILLED]
+        self.story.tell(f"… a drill: {chosen.fault}")
+
+        def tell(text: str, *, since: timedelta | None = None) -> None:
+            self.story.detail("" if since is None else f"+{minutes(since)}", text)
+
+        with self.story.waiting("the drill"), scene_in(found, threading.Event()) as scene:
+            self.drilled = Play(drill=chosen, scene=scene, tell=tell).run()
+        slowest = max(passed.detect for passed in self.drilled)
+        self.story.figure("drill, fault to its last page, policy time", minutes(slowest))
+        self.story.tell(
+            "[green]✔[/] paged as declared, put right by the runbook's own blocks, resolved"
+        )
+
     def account(self) -> None:
         """No other page came; the figures."""
-        pages = self.pages()
+        drilled = {passed.policy.id for passed in self.drilled}
+        pages = [page for page in self.pages() if page.component not in drilled]
         if len(pages) != 1:
             raise StackError(
-                f"{len(pages)} pages came instead of one: "
+                f"{len(pages)} pages came instead of one beside the drill's: "
                 + "; ".join(page.component or page.title for page in pages),
                 where=self.console_url,
                 todo="Read the console's incidents; a false page is a fault of the policy.",
             )
         for part in self.stack.parts.values():
             self.story.figure(f"memory of {part.name}", f"{part.memory() / 2**20:.0f} MiB")
-        self.story.tell("[green]✔[/] one page, the right one; nobody else was woken")
+        self.story.tell(
+            "[green]✔[/] one page beside the drill's, the right one; nobody else was woken"
+        )
         self.story.console.print()
         for name, value in self.story.figures:
             self.story.console.print(f"{'':>8}  {name:<40} {value}")
@@ -517,12 +550,6 @@ def last_line(text: str) -> str:
 def between(begin_ns: int, end_ns: int) -> timedelta:
     """The policy time from one instant to another."""
     return timedelta(microseconds=(end_ns - begin_ns) // 1000)
-
-
-def minutes(span: timedelta) -> str:
-    """A stretch of policy time, `5 min 32 s`."""
-    seconds = round(span.total_seconds())
-    return f"{seconds // 60} min {seconds % 60:02d} s"
 
 
 def count_words(transcript: dict[str, Any]) -> int:

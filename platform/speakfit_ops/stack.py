@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -82,12 +82,18 @@ def loopback() -> requests.Session:
     return session
 
 
+def free_ports(count: int) -> list[int]:
+    """So many different TCP ports that nothing on loopback uses now."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port() -> int:
     """A TCP port that nothing on loopback uses now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 @dataclass(kw_only=True)
@@ -186,8 +192,9 @@ class Stack:
             monitoring=self.environment["MONITORING_EMULATOR_HOST"],
             console=f"{LOOPBACK}:{self.ports.console}",
         )
-        self.links = [replace(plan, port=free_port()) for plan in plans]
-        self.environment["FAULTS_URL"] = f"http://{LOOPBACK}:{free_port()}"
+        control, *ports = free_ports(len(plans) + 1)
+        self.links = [replace(plan, port=port) for plan, port in zip(plans, ports, strict=True)]
+        self.environment["FAULTS_URL"] = f"http://{LOOPBACK}:{control}"
         self.start_part("faults")
         self.wait_ready("faults")
 

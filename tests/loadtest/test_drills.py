@@ -32,7 +32,7 @@ from loadtest.local_stack import LocalStack, find_stack
 from loadtest.scene import Scene
 from speakfit.audio import probe
 from speakfit.errors import FaultError
-from speakfit.runbook import BEGIN
+from speakfit.runbook import BEGIN, Kind, Place, read_runbook
 
 CATALOG = load_catalog("alerts.policies")
 
@@ -58,6 +58,20 @@ def records() -> list[DrillRecord]:
 
 def test_every_policy_has_a_drill_and_every_drill_a_policy() -> None:
     assert set(DRILLS) == {policy.subject for policy in CATALOG.policies}
+
+
+def test_every_fix_that_a_drill_runs_stands_in_its_runbook() -> None:
+    for drill in DRILLS.values():
+        page = read_runbook(RUNBOOKS / f"{drill.subject}.md")
+        known = {block.name for block in page.at(Place.LOCAL, Kind.FIX)}
+        assert set(drill.fixes) <= known, drill.subject
+        assert page.at(Place.LOCAL, Kind.CHECK), drill.subject
+        assert page.at(Place.LOCAL, Kind.VERIFY), drill.subject
+
+
+def test_every_policy_is_proven_by_a_drill() -> None:
+    todo = "`python -m loadtest drill --all`, then `make docs`"
+    assert unproven(CATALOG, read_records()) == [], todo
 
 
 def test_a_record_holds_for_the_policy_and_the_page_as_they_were(tmp_path: Path) -> None:
