@@ -91,6 +91,13 @@ class Block:
     line: int
 
     @property
+    def label(self) -> str:
+        """A comment that names it, for pages that are shown without the opening line."""
+        mark = "#" if self.language is Language.BASH else "--"
+        where = "" if self.place is Place.EVERYWHERE else f" ({self.place})"
+        return f"{mark} {self.kind} {self.name}{where}"
+
+    @property
     def asks(self) -> dict[str, str]:
         """What a person must fill in: variable to the words that say what it is."""
         return dict(_ASKED.findall(self.text))

@@ -60,6 +60,8 @@ def test_a_page_has_every_section_and_blocks_for_both_places(subject: str) -> No
         assert page.at(place, Kind.CHECK)
         assert page.at(place, Kind.VERIFY)
     assert page.at(Place.PRODUCTION, Kind.FIX)
+    # GitHub and terminals show a block without its opening line.
+    assert [block.name for block in page.blocks if not block.text.startswith(block.label)] == []
     long = [line for line in human_part(text).splitlines() if len(line) > LONGEST_LINE]
     assert long == []
 
