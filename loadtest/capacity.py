@@ -20,9 +20,10 @@ P95_LIMIT = 2.0
 """Seconds above which people call it slow: the warning of api-latency."""
 FAILURE_LIMIT = 0.01
 WINDOW_SECONDS = 3.0
-HOURS_A_MONTH = 730
 WORKERS = {"development": 1, "production": 2, "scale": 5}
-"""Most workers of each size, of terraform/sizes.tf; a test holds the two together."""
+"""Workers that the price of each size pays for; a test holds them to terraform/sizes.tf."""
+HOURS_A_MONTH = {"development": 198, "production": 730, "scale": 730}
+"""How long they work; development's have a schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,13 @@ def read_sizes(file: Path) -> Sizes:
             where=str(file),
             todo="Write it with `python -m speakfit_ops.infra cost --json`.",
         ) from error
+    for name, _ in found:
+        if name not in WORKERS:
+            raise LoadError(
+                f"{name!r} is no size.",
+                where=str(file),
+                todo="The sizes: " + ", ".join(WORKERS) + ".",
+            )
     return Sizes(monthly=tuple(sorted(found, key=lambda one: one[1])))
 
 
@@ -180,13 +188,13 @@ def _costs(sizes: Sizes, each: float | None, offered: float | None) -> list[Size
         return []
     found = []
     for name, monthly in sizes.monthly:
-        minute = each * WORKERS.get(name, 1)
+        minute = each * WORKERS[name]
         found.append(
             SizeCost(
                 size=name,
                 monthly=monthly,
                 chunks_per_minute=minute,
-                per_thousand=monthly / (minute * 60 * HOURS_A_MONTH) * 1000,
+                per_thousand=monthly / (minute * 60 * HOURS_A_MONTH[name]) * 1000,
                 passes=offered is None or minute >= offered,
             )
         )

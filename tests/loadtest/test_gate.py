@@ -12,7 +12,7 @@ import pytest
 
 from alerts.gateway import Gateway
 from alerts.policies import CATALOG
-from loadtest.capacity import Sizes
+from loadtest.capacity import HOURS_A_MONTH, WORKERS, Sizes, read_sizes
 from loadtest.cli import main
 from loadtest.gate import Aim, Gate
 from loadtest.report import JSON_FILE, JUNIT_FILE, Report, write_report
@@ -20,9 +20,10 @@ from loadtest.scenarios import find_scenario
 from loadtest.telemetry import Telemetry
 from loadtest.verdict import Verdict, judge
 from speakfit.clock import RealClock
+from speakfit.errors import LoadError
 from speakfit.settings import Settings
 from speakfit.target import Target, TargetKind
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 from tests.loadtest.test_verdict import a_run, page
 
 
@@ -103,3 +104,16 @@ def test_a_scenario_that_could_not_be_measured_is_invalid_and_the_others_are_tol
     assert [one.verdict for one in found] == [Verdict.INVALID] * 2
     for one in found:
         assert any("does not answer" in check.told for check in one.checks if check.invalid)
+
+
+def test_costs_rest_on_the_workers_that_their_sizes_pay_for(tmp_path: Path) -> None:
+    text = (ROOT / "terraform" / "sizes.tf").read_text(encoding="utf-8")
+    always = [int(one) for one in re.findall(r"min_replicas\s*=\s*(\d+)", text)]
+    scheduled = re.findall(r"(\d+) hours a month instead of 730", text)
+    # Where none always works, the schedule brings one.
+    assert list(WORKERS.values()) == [one or 1 for one in always]
+    assert [one for one in HOURS_A_MONTH.values() if one != 730] == [int(scheduled[0])]
+    costs = tmp_path / "costs.json"
+    costs.write_text('[{"size": "gigantic", "total": 1}]', encoding="utf-8")
+    with pytest.raises(LoadError, match="gigantic"):
+        read_sizes(costs)

@@ -1,7 +1,7 @@
 """The gcloud commands that runbooks use and the options each of them has.
 
-Looked up in Google's reference (cloud.google.com/sdk/gcloud/reference, Google Cloud SDK 528), as
-far as we use them: a command or option that is not here fails the check until somebody looks it up.
+As far as we use them. A command or option that is not here fails the check, until somebody has
+looked it up in Google's reference (cloud.google.com/sdk/gcloud/reference) and written it down.
 """
 
 from __future__ import annotations
