@@ -75,8 +75,8 @@ def drill(
 
     catalog = load_catalog("alerts.policies")
     chosen = _chosen(catalog, policies or [], every=every)
-    # A `kill` and a closed terminal heal as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A `kill` and a closed terminal heal as Ctrl-C does, which a shell's background job ignores.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     out = console(stderr=as_json)
     printing = threading.Lock()

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from loadtest.local_stack import LocalStack, require_stack
 from loadtest.scene import TIME_SCALE, Scene, StoppedError, own_stack, scene_in
 from speakfit.errors import DrillError, SpeakFitError
 
+_LOOK = 0.1
 _SETTLE = timedelta(minutes=2)
 """Policy time: two evaluations, and four exports."""
 _LONGEST_FIRST = ("telemetry-silent", "transcription-stalled", "api-latency", "queue-depth")
@@ -83,14 +84,16 @@ class Run:
         ]
         for thread in threads:
             thread.start()
+        # Before Python 3.13 a join that is interrupted takes its thread for ended.
         try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(_LOOK)
         finally:
             self._stopping.set()
-            for thread in threads:
-                thread.join()
+            while any(thread.is_alive() for thread in threads):
+                # Who is impatient would leave the faults behind.
+                with suppress(KeyboardInterrupt):
+                    time.sleep(_LOOK)
         for drill in self._left():
             error = self.trouble or SpeakFitError("It was not played.")
             self.ended.append(Ended(drill=drill, took=timedelta(0), error=error))
