@@ -142,6 +142,9 @@ def test_destroy_wants_the_name_typed_out(target: Target, gateway: Gateway) -> N
 def test_old_runbook_headers_are_found_and_rewritten(alerts: Run, tmp_path: Path) -> None:
     folder = tmp_path / "runbooks"
     shutil.copytree(ROOT / "runbooks", folder)
+    # The headers tell what the drills took.
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "drills.json", tmp_path / "docs")
     page = folder / "worker-down.md"
     current = page.read_text(encoding="utf-8")
     page.write_text(current.replace("below 1 for 5 min", "below 1 for 9 min"), encoding="utf-8")

@@ -123,7 +123,9 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
         REQUESTS.type, http_route="/v1/recordings/{recording_id}", status_class="5xx"
     )
     assert born[-1].points[0].value.int64_value == 0
-    uploads = monitoring.series(REQUEST_DURATION.type, http_route="/v1/recordings")
+    uploads = monitoring.series(
+        REQUEST_DURATION.type, http_route="/v1/recordings", http_request_method="POST"
+    )
     assert uploads[-1].metric.labels["route_class"] == "transfer"
 
 

@@ -37,7 +37,9 @@ def test_the_demo_tells_the_whole_loop_and_ends_well(tmp_path: Path) -> None:
         "a new worker is up",
         "the interrupted recording is complete",
         "PagerDuty incident resolved",
-        "one page, the right one",
+        "a drill: ",
+        "put right by the runbook's own blocks",
+        "one page beside the drill's, the right one",
     )
     places = [told.find(step) for step in steps]
     assert -1 not in places, f"missing: {steps[places.index(-1)]}\n{told}"
