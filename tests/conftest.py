@@ -36,6 +36,11 @@ SAMPLES = ROOT / "platform" / "speakfit_ops" / "samples"
 TIME_SCALE = 60
 REAL_TIME = (ROOT / "tests" / "services", ROOT / "tests" / "speakfit_ops")
 """Tests of processes that work in real time; two of them at once would starve each other."""
+COMPUTED = {
+    ROOT / "tests" / "services" / f"test_{name}.py"
+    for name in ("engines", "fillers", "seams", "speech", "subtitles", "transcript")
+}
+"""Tests beside them that only compute, and may do so in the other process."""
 
 
 def pytest_configure() -> None:
@@ -56,7 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two processes (`-n 2`), all real-time tests stay in one, and begin first."""
 
     def in_real_time(item: pytest.Item) -> bool:
-        return any(item.path.is_relative_to(folder) for folder in REAL_TIME)
+        return item.path not in COMPUTED and any(
+            item.path.is_relative_to(folder) for folder in REAL_TIME
+        )
 
     for item in items:
         group = "real time" if in_real_time(item) else str(item.path)

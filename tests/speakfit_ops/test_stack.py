@@ -139,6 +139,7 @@ def visits(environment: dict[str, str]) -> int:
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_stack_starts_again_with_its_data_after_its_supervisor_was_killed(
     running: tuple[subprocess.Popen[str], Path],
 ) -> None:
