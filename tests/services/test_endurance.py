@@ -30,9 +30,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from speakfit.database import (
     Chunk,
+    ChunkStatus,
     DeadLetter,
     OutboxMessage,
     Recording,
+    RecordingStatus,
     make_engine,
     transaction,
     upgrade,
@@ -162,7 +164,10 @@ def endure(fleet: Fleet, clips: list[Path], *, rounds: int, at_once: int) -> Non
                 accepted[_accepted(api, clip)] = clip
             killing.join()
             fleet.revive()
-            until(lambda: _all_completed(engine), 60, "the end of every recording")
+            try:
+                until(lambda: _all_completed(engine), 60, "the end of every recording")
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {_unfinished(engine)}") from None
         _assert_once(engine, accepted)
         client = redis.Redis.from_url(fleet.broker.url)
         # What a killed worker held comes back after the visibility time-out and finds nothing.
@@ -170,6 +175,22 @@ def endure(fleet: Fleet, clips: list[Path], *, rounds: int, at_once: int) -> Non
             until(lambda: not _held(client), 200, "an empty queue")
         client.close()
     engine.dispose()
+
+
+def _unfinished(engine: Engine) -> list[str]:
+    """What a round that does not end waits for."""
+    with transaction(engine) as session:
+        recordings = session.execute(
+            select(
+                Recording.id, Recording.status, Recording.attempts, Recording.lease_expires_at
+            ).where(Recording.status != RecordingStatus.COMPLETED)
+        ).all()
+        chunks = session.execute(
+            select(
+                Chunk.recording_id, Chunk.index, Chunk.status, Chunk.attempts, Chunk.error
+            ).where(Chunk.status != ChunkStatus.DONE)
+        ).all()
+    return [str(tuple(row)) for row in (*recordings, *chunks)]
 
 
 def _held(client: redis.Redis) -> int:
