@@ -236,6 +236,6 @@ def _axis(run: Mapping[str, Any], across: Scale, end: float, bottom: float) -> l
     x = across(run["seconds"])
     parts.append(
         f'<line class="stage" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>'
-        f'<text class="tick" x="{x:.1f}" y="{bottom + 30}" text-anchor="middle">load ends</text>'
+        f'<text class="tick" x="{x:.1f}" y="{bottom + 30}" text-anchor="end">load ends</text>'
     )
     return parts
