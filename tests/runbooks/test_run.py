@@ -215,7 +215,7 @@ def test_production_is_asked_step_by_step_and_ctrl_c_tells_what_was_not_done(
         hear("| no answer")
         heard = heard.split("| no answer")[-1]
         hear("[q]uit")
-        # One that comes just before the reading of the answer is seen with the next, as a person's is.
+        # One that comes just before the answer is read is seen with the next.
         for _ in range(30):
             process.send_signal(signal.SIGINT)
             if select.select([leader], [], [], 2)[0]:
