@@ -25,7 +25,7 @@ from alerts.commands import (
     scenarios,
     snoozes,
 )
-from alerts.terminal import run
+from speakfit.command_line import run_app
 
 app = typer.Typer(
     name="alerts",
@@ -63,4 +63,6 @@ def main() -> None:
     """Run the command line and exit with the documented code."""
     # Whoever starts it otherwise (a test, a debugger) still reads the name that can be typed.
     called = Path(sys.argv[0]).name
-    run(app, "alerts", called if called == "speakfit-alerts" else "python -m alerts")
+    stopped = "Stopped; `python -m alerts plan` shows what is left."
+    name = called if called == "speakfit-alerts" else None
+    sys.exit(run_app(app, "alerts", name=name, stopped=stopped))

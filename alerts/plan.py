@@ -440,35 +440,55 @@ def _copy_words(kept: Mapping[str, Any], copy: Mapping[str, Any]) -> str:
 
 def _compare(identity: str, body: Json, found: Json, channels: Mapping[str, str]) -> Change:
     before = canonical_policy(found, channels)
-    after = canonical_policy(body, {})
-    written = found["userLabels"].get(SPEC_HASH)
-    wanted = body["userLabels"][SPEC_HASH]
-    fields = differences(before, after)
-    reasons = []
+    edited = spec_hash(before) != found["userLabels"].get(SPEC_HASH)
+    return update_of(
+        Kind.POLICY,
+        identity,
+        found=found,
+        body=_with_names(body, found),
+        fields=differences(before, canonical_policy(body, {})),
+        labels="userLabels",
+        edited=f"edited in Cloud Monitoring{edit_words(found)}" if edited else "",
+        mask=POLICY_FIELDS,
+        fingerprint=fingerprint(Kind.POLICY, found),
+    )
+
+
+def update_of(
+    kind: Kind,
+    identity: str,
+    *,
+    found: Json,
+    body: Json,
+    fields: tuple[FieldChange, ...],
+    labels: str,
+    edited: str,
+    fingerprint: str,
+    mask: tuple[str, ...] = (),
+) -> Change:
+    """What makes a live resource as it is declared: nothing, or an update and its reasons.
+
+    `labels` is the member that holds its labels, `edited` says what somebody else did to it.
+    """
+    written, wanted = found[labels].get(SPEC_HASH), body[labels][SPEC_HASH]
+    reasons = [edited] if edited else []
     if written != wanted:
-        reasons.append("changed in code")
-        fields = fields or (
-            FieldChange(parts=("userLabels", SPEC_HASH), live=written, desired=wanted),
-        )
-    edited = spec_hash(before) != written
-    if edited:
-        reasons.append(f"edited in Cloud Monitoring{edit_words(found)}")
+        reasons.insert(0, "changed in code")
+        fields = fields or (FieldChange(parts=(labels, SPEC_HASH), live=written, desired=wanted),)
     if not fields:
-        return Change(
-            action=Action.NONE, kind=Kind.POLICY, id=identity, name=found["name"], live=found
-        )
+        return Change(action=Action.NONE, kind=kind, id=identity, name=found["name"], live=found)
     return Change(
         action=Action.UPDATE,
-        kind=Kind.POLICY,
+        kind=kind,
         id=identity,
         reason="; ".join(reasons),
-        edited=edited,
+        edited=bool(edited),
         fields=fields,
         name=found["name"],
         live=found,
-        body=_with_names(body, found),
-        mask=POLICY_FIELDS,
-        fingerprint=fingerprint(Kind.POLICY, found),
+        body=body,
+        mask=mask,
+        fingerprint=fingerprint,
     )
 
 

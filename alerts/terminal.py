@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speakfit.errors import ApplyError, RefusedError, SpeakFitError
+from speakfit.errors import RefusedError, SpeakFitError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,10 +27,6 @@ EXIT_CHANGES = 2
 EXIT_GATE = 3
 EXIT_PARTLY = 4
 EXIT_REFUSED = 5
-EXIT_USAGE = 64
-
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def known_policies(context: typer.Context, incomplete: str) -> list[str]:
@@ -146,39 +142,10 @@ def tell(out: Console, line: str, *styled: tuple[str, str]) -> None:
     out.print(text)
 
 
-def tell_error(error: SpeakFitError) -> None:
-    """What went wrong, where and what to do, on stderr."""
-    from rich.console import Console
-    from rich.text import Text
-
-    label = "Refused" if isinstance(error, RefusedError) else "Error"
-    err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    err.print(Text.assemble((f"{label}: ", "bold red"), str(error)))
-
-
 def count(number: int, noun: str) -> str:
     """`1 policy`, `2 policies`."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{number:,} {noun if number == 1 else plural}"
-
-
-def run(app: typer.Typer, module: str, name: str) -> None:
-    """Run a command line, called `name`, and exit with the documented code."""
-    try:
-        code = app(prog_name=name, standalone_mode=False)
-    except SpeakFitError as error:
-        tell_error(error)
-        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
-        code = EXIT_PARTLY if partly else error.exit_code
-    except _USAGE_ERROR as error:
-        # Calling without arguments is a usage error too: its message is the help.
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print(f"  to do: `python -m {module} --help` lists what there is.", file=sys.stderr)
-        code = EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print(f"\nStopped; `python -m {module} plan` shows what is left.", file=sys.stderr)
-        code = EXIT_ERROR
-    sys.exit(code or EXIT_FINE)
 
 
 def print_json(value: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-from alerts.terminal import run
 from dashboards import commands
+from speakfit.command_line import run_app
 
 app = typer.Typer(
     name="dashboards",
@@ -25,4 +27,5 @@ app.command()(commands.export)
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    run(app, "dashboards", "python -m dashboards")
+    stopped = "Stopped; `python -m dashboards plan` shows what is left."
+    sys.exit(run_app(app, "dashboards", stopped=stopped))

@@ -13,7 +13,7 @@ from typing import Any
 from alerts.difference import FieldChange, differences
 from alerts.encode import ALERT_ID, CATALOG, MANAGED_BY, SPEC_HASH, spec_hash
 from alerts.encode import MANAGER as POLICY_MANAGER
-from alerts.plan import Action, Change, Kind, Plan
+from alerts.plan import Action, Change, Kind, Plan, update_of
 from dashboards.board import DASHBOARD_ID, MANAGER, Board, board_json
 from dashboards.canonical import canonical_dashboard
 from dashboards.links import resource_name, server_id
@@ -170,31 +170,18 @@ def _compare(
 ) -> Change:
     before, after = canonical_dashboard(found, known), canonical_dashboard(body, {})
     newer = before.pop(NEWER, None)
-    written, wanted = found["labels"].get(SPEC_HASH), body["labels"][SPEC_HASH]
-    edited = spec_hash(before) != written or bool(newer)
+    edited = spec_hash(before) != found["labels"].get(SPEC_HASH) or bool(newer)
     fields = tuple(_gathered(differences(before, after), before, after))
     if newer:
         fields = (*fields, FieldChange(parts=(NEWER,), live=newer, desired=None))
-    reasons = []
-    if written != wanted:
-        reasons.append("changed in code")
-        fields = fields or (FieldChange(parts=("labels", SPEC_HASH), live=written, desired=wanted),)
-    if edited:
-        reasons.append("edited in Cloud Monitoring")
-    if not fields:
-        return Change(
-            action=Action.NONE, kind=Kind.DASHBOARD, id=identity, name=found["name"], live=found
-        )
-    return Change(
-        action=Action.UPDATE,
-        kind=Kind.DASHBOARD,
-        id=identity,
-        reason="; ".join(reasons),
-        edited=edited,
-        fields=fields,
-        name=found["name"],
-        live=found,
+    return update_of(
+        Kind.DASHBOARD,
+        identity,
+        found=found,
         body={**sent, "name": found["name"]},
+        fields=fields,
+        labels="labels",
+        edited="edited in Cloud Monitoring" if edited else "",
         fingerprint=found.get("etag", ""),
     )
 

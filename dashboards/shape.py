@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alerts.nearest import did_you_mean
 from speakfit.engine.wire import print_duration
 from speakfit.errors import CatalogError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Json = dict[str, Any]
 Leftover = Callable[[str, str, str, Any], None]
 """Told of a member that no field has: the class, the member, its path, its value."""
 
-_Kind = TypeVar("_Kind")
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
 _DURATION = re.compile(r"(\d{1,12})(?:\.(\d{1,9}))?s")
 _INTEGER = re.compile(r"-?\d{1,18}")
 
@@ -100,7 +103,7 @@ def read(kind: type[_Kind], body: Any, *, at: str = "", leftover: Leftover | Non
 
 
 def _made(kind: type[_Kind], given: Mapping[str, Any], at: str) -> _Kind:
-    for one in fields(kind):  # type: ignore[arg-type]
+    for one in fields(kind):
         needed = one.default is MISSING and one.default_factory is MISSING
         if needed and one.name not in given:
             raise CatalogError(

@@ -9,23 +9,16 @@ from typing import Annotated
 import typer
 
 from alerts.terminal import (
-    EXIT_ERROR,
-    EXIT_FINE,
-    EXIT_USAGE,
     AutoApproveOption,
     EmulatorOption,
     JsonOption,
     ProjectOption,
     console,
     print_json,
-    tell_error,
 )
 from loadtest import drill_commands
 from loadtest.scenarios import SCENARIOS
-from speakfit.errors import SpeakFitError
-
-# Typer's own name for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+from speakfit.command_line import run_app
 
 app = typer.Typer(
     name="loadtest",
@@ -134,16 +127,4 @@ app.command()(drill_commands.heal)
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    try:
-        code = app(prog_name="python -m loadtest", standalone_mode=False)
-    except SpeakFitError as error:
-        tell_error(error)
-        code = error.exit_code
-    except _USAGE_ERROR as error:
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print("  to do: `python -m loadtest --help` lists what there is.", file=sys.stderr)
-        code = EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped.", file=sys.stderr)
-        code = EXIT_ERROR
-    sys.exit(code or EXIT_FINE)
+    sys.exit(run_app(app, "loadtest"))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from alerts.encode import documentation_json, runbook_url
@@ -237,7 +238,7 @@ class Play:
         for block in page.at(Place.LOCAL, Kind.VERIFY):
             self._until(
                 f"the block {block.name} of {page.id}.md succeeds",
-                lambda block=block: self._failure(block),  # type: ignore[misc]
+                partial(self._failure, block),
                 RECOVER_LIMIT,
             )
             self.ran.append(block.name)

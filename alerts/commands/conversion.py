@@ -21,8 +21,8 @@ from alerts.terminal import (
     count,
     print_json,
     tell,
-    tell_error,
 )
+from speakfit.command_line import tell_error
 from speakfit.errors import CatalogError
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class SpeakFitError(Exception):
     instruction the reader can follow. Secrets never go into any of them.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, what: str, *, where: str = "", todo: str = "") -> None:
         super().__init__(what)
@@ -124,7 +124,7 @@ class DrillError(SpeakFitError):
 
 
 class ApplyError(SpeakFitError):
-    """Writes failed, maybe half-way; exit code 4 when some were done.
+    """Writes failed, maybe half-way; exit code 4 when some were done or may have been.
 
     `uncertain` says that the write under way may have happened although no answer came.
     """
@@ -143,6 +143,8 @@ class ApplyError(SpeakFitError):
         self.done = done
         self.left = left
         self.uncertain = uncertain
+        if done or uncertain:
+            self.exit_code = 4
 
 
 class MigrationError(SpeakFitError):

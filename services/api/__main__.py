@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.api import key_commands
-from speakfit.errors import SpeakFitError, TargetError
+from speakfit.command_line import run_app
+from speakfit.errors import TargetError
 
 if TYPE_CHECKING:
     import socket
 
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-_EXIT_USAGE = 64
 
 app = typer.Typer(
     name="services.api",
@@ -99,15 +97,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def main() -> int:
     """0 after a stop, 1 for an error in settings or a used port, 64 for wrong usage."""
-    try:
-        return app(prog_name="python -m services.api", standalone_mode=False) or 0
-    except SpeakFitError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except _USAGE_ERROR as error:
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print("  to do: `python -m services.api --help` lists what there is.", file=sys.stderr)
-        return _EXIT_USAGE
+    return run_app(app, "services.api")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -203,10 +203,10 @@ def pace(words: Sequence[Word], speech: Sequence[Sequence[float]]) -> list[Pace]
     """
     length = PACE_WINDOW.total_seconds()
     count = Counter(int((word.start + word.end) / 2 // length) for word in words)
-    spoken: Counter[int] = Counter()
+    spoken: defaultdict[int, float] = defaultdict(float)
     for start, end in speech:
         for place in range(int(start // length), int(end // length) + 1):
-            spoken[place] += max(0.0, min(end, (place + 1) * length) - max(start, place * length))  # type: ignore[assignment] # seconds
+            spoken[place] += max(0.0, min(end, (place + 1) * length) - max(start, place * length))
     last = max([*count, *(place for place, seconds in spoken.items() if seconds > 0)], default=-1)
     return [
         Pace(

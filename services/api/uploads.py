@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -51,24 +52,24 @@ class Upload:
         self.part.unlink(missing_ok=True)
 
 
-class storage_problems:  # noqa: N801 - used like contextlib.suppress
+@contextmanager
+def storage_problems() -> Iterator[None]:
     """Turn a full disk into 507 and a store that is away into 503; the rest stays errors."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise Problem(
-                HTTPStatus.INSUFFICIENT_STORAGE,
-                "disk-full",
-                title="There is no room for the recording.",
-                detail="Nothing was accepted; earlier recordings are safe.",
-                todo="Try again later; the operator must free space in AUDIO_DIR.",
-                headers={"Retry-After": "60"},
-            ) from error
-        if isinstance(error, StoreError):
-            raise unavailable("audio store") from error
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise Problem(
+            HTTPStatus.INSUFFICIENT_STORAGE,
+            "disk-full",
+            title="There is no room for the recording.",
+            detail="Nothing was accepted; earlier recordings are safe.",
+            todo="Try again later; the operator must free space in AUDIO_DIR.",
+            headers={"Retry-After": "60"},
+        ) from error
+    except StoreError as error:
+        raise unavailable("audio store") from error
 
 
 class _FilePart:

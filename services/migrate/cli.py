@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speakfit.errors import RefusedError, SpeakFitError
+from speakfit.command_line import run_app
 
 if TYPE_CHECKING:
     from services.migrate.plan import Plan
     from services.migrate.rows import Say
-
-# The base class of Typer's usage errors has no public name.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -169,17 +166,5 @@ class _Terminal:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected error is one message and its exit code."""
-    try:
-        code = app(arguments, prog_name="python -m services.migrate", standalone_mode=False)
-    except SpeakFitError as error:
-        label = "Refused" if isinstance(error, RefusedError) else "Error"
-        print(f"{label}: {error}", file=sys.stderr)
-        code = error.exit_code
-    except _USAGE_ERROR as error:
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print("  to do: `python -m services.migrate --help` tells every option.", file=sys.stderr)
-        code = 64
-    except (KeyboardInterrupt, typer.Abort):
-        print("Stopped. Run the same command again; it goes on where it stopped.", file=sys.stderr)
-        code = 1
-    sys.exit(code or 0)
+    stopped = "Stopped. Run the same command again; it goes on where it stopped."
+    sys.exit(run_app(app, "services.migrate", arguments=arguments, stopped=stopped))

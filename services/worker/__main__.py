@@ -16,11 +16,8 @@ from typing import Annotated
 import typer
 
 from services.worker import dead_letter_commands
-from speakfit.errors import SpeakFitError
+from speakfit.command_line import run_app
 
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-_EXIT_USAGE = 64
 # The transcribing processes are spawned and so begin with these. Each encoding takes and frees
 # buffers of 54 MB (tiny.en); glibc would have them mapped and cleared by the kernel every time,
 # 100 000 page faults and 0.2 s of processor time a chunk (measured), and keep a second heap for the
@@ -148,15 +145,7 @@ def _run(processes: int | None) -> int:
 
 def main() -> int:
     """0 after a stop, 1 for an error in settings or servers, 64 for wrong usage."""
-    try:
-        return app(prog_name="python -m services.worker", standalone_mode=False) or 0
-    except SpeakFitError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except _USAGE_ERROR as error:
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print("  to do: `python -m services.worker --help` lists what there is.", file=sys.stderr)
-        return _EXIT_USAGE
+    return run_app(app, "services.worker")
 
 
 if __name__ == "__main__":

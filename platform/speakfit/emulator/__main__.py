@@ -13,15 +13,12 @@ from typing import Annotated
 
 import typer
 
-from speakfit.errors import SettingsError, SpeakFitError
+from speakfit.command_line import run_app
+from speakfit.errors import SettingsError
 
 # Google, gRPC and the server are imported inside functions: --help must not wait for them.
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-
-_EXIT_USAGE = 64
-# What Typer raises for wrong usage is the parent class of its one public error.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 _ENVIRONMENT_SERVICES = (
     ("PAGERDUTY_ROUTING_KEY_CRITICAL", "SpeakFit critical", "high"),
@@ -250,19 +247,7 @@ def serve(
 
 def main() -> None:
     """Run the command and exit: 0 when stopped, 1 on an error, 64 on wrong usage."""
-    try:
-        code = app(standalone_mode=False)
-    except SpeakFitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except _USAGE_ERROR as error:
-        text = getattr(error, "format_message", error.__str__)()
-        print(f"error: {text}", file=sys.stderr)
-        print("  to do: `python -m speakfit.emulator --help` lists the options.", file=sys.stderr)
-        code = _EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        code = 1
-    sys.exit(code or 0)
+    sys.exit(run_app(app, "speakfit.emulator"))
 
 
 if __name__ == "__main__":

@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alerts.terminal import (
-    EXIT_ERROR,
     EXIT_FINE,
     EXIT_GATE,
-    EXIT_PARTLY,
     EXIT_REFUSED,
-    EXIT_USAGE,
     JsonOption,
     ProjectOption,
     console,
     print_json,
     tell,
-    tell_error,
 )
-from speakfit.errors import ApplyError, SpeakFitError
+from speakfit.command_line import run_app
 from speakfit_ops.credentials.inventory import SECRETS, accept, find_secret
 from speakfit_ops.deploy.estate import Estate, resolve_estate
 from speakfit_ops.deploy.options import EndpointOption, EnvironmentOption, RegionOption, YesOption
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
 
     from speakfit_ops.credentials.vault import State, Vault
 
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 LocalOption = Annotated[
     bool, typer.Option("--local", help="Files on this machine instead of Secret Manager.")
@@ -256,24 +250,7 @@ def main() -> int:
     """Run the command line; the documented exit code."""
     # Google's libraries log whole requests when it is set, and a request here holds a value.
     os.environ.pop("GOOGLE_SDK_PYTHON_LOGGING_SCOPE", None)
-    try:
-        name = "python -m speakfit_ops.credentials"
-        return app(prog_name=name, standalone_mode=False) or EXIT_FINE
-    except SpeakFitError as error:
-        tell_error(error)
-        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
-        return EXIT_PARTLY if partly else error.exit_code
-    except _USAGE_ERROR as error:
-        # Calling without arguments is a usage error too: its message is the help.
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print(
-            "  to do: `python -m speakfit_ops.credentials --help` lists what there is.",
-            file=sys.stderr,
-        )
-        return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped; repeating goes on.", file=sys.stderr)
-        return EXIT_ERROR
+    return run_app(app, "speakfit_ops.credentials", stopped="Stopped; repeating goes on.")
 
 
 if __name__ == "__main__":

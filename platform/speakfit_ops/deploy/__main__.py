@@ -16,12 +16,9 @@ import typer
 
 from alerts.terminal import (
     EXIT_CHANGES,
-    EXIT_ERROR,
     EXIT_FINE,
     EXIT_GATE,
-    EXIT_PARTLY,
     EXIT_REFUSED,
-    EXIT_USAGE,
     EmulatorOption,
     JsonOption,
     ProjectOption,
@@ -29,9 +26,9 @@ from alerts.terminal import (
     parse_span,
     print_json,
     tell,
-    tell_error,
 )
-from speakfit.errors import ApplyError, SpeakFitError, TargetError
+from speakfit.command_line import run_app
+from speakfit.errors import TargetError
 from speakfit_ops.deploy.estate import Estate, resolve_estate
 from speakfit_ops.deploy.options import (
     EndpointOption,
@@ -48,8 +45,6 @@ if TYPE_CHECKING:
     from speakfit_ops.deploy.journal import Journal
     from speakfit_ops.deploy.release import Change, Deployer, Release
 
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 EXIT_INVALID = 6
 """Nothing was proved: too few requests, or no telemetry."""
@@ -484,25 +479,11 @@ def status(
 
 def main() -> int:
     """Run the command line; the documented exit code."""
-    try:
-        return app(prog_name="python -m speakfit_ops.deploy", standalone_mode=False) or EXIT_FINE
-    except SpeakFitError as error:
-        tell_error(error)
-        partly = isinstance(error, ApplyError) and (error.done or error.uncertain)
-        return EXIT_PARTLY if partly else error.exit_code
-    except _USAGE_ERROR as error:
-        # Calling without arguments is a usage error too: its message is the help.
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print(
-            "  to do: `python -m speakfit_ops.deploy --help` lists what there is.", file=sys.stderr
-        )
-        return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print(
-            "\nStopped; `python -m speakfit_ops.deploy status` shows where; repeating goes on.",
-            file=sys.stderr,
-        )
-        return EXIT_ERROR
+    return run_app(
+        app,
+        "speakfit_ops.deploy",
+        stopped="Stopped; `python -m speakfit_ops.deploy status` shows where; repeating goes on.",
+    )
 
 
 if __name__ == "__main__":

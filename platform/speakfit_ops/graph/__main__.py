@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alerts.terminal import EXIT_FINE, EXIT_GATE, JsonOption, console, count, print_json, run, tell
+from alerts.terminal import EXIT_FINE, EXIT_GATE, JsonOption, console, count, print_json, tell
+from speakfit.command_line import run_app
 
 app = typer.Typer(
     name="graph",
@@ -64,4 +66,4 @@ def check(
 
 
 if __name__ == "__main__":
-    run(app, "speakfit_ops.graph", "python -m speakfit_ops.graph")
+    sys.exit(run_app(app, "speakfit_ops.graph"))

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,13 @@ def checks(
     with estate(terraform, source, var_file) as copy:
         yield _timed("fmt", lambda: (_formatting(copy), ""))
         for name, act in (("init", copy.init), ("validate", lambda: _validated(copy))):
-            done = _timed(name, lambda act=act: (diagnostics(act()), ""))  # type: ignore[misc]
+            done = _timed(name, partial(_told, act))
             yield done
             if not done.passed:
                 return
         for size in sizes:
             golden = None if var_file else source / PLANS / f"{size}.yaml"
-            yield _timed(
-                f"plan {size}",
-                lambda size=size, golden=golden: _planned(  # type: ignore[misc]
-                    copy, size, golden, write=write_plans
-                ),
-            )
+            yield _timed(f"plan {size}", partial(_planned, copy, size, golden, write=write_plans))
         if tests and any((copy.folder / "tests").glob("*.tftest.hcl")):
             yield _timed("test", lambda: _tested(copy))
 
@@ -191,6 +187,10 @@ def _formatting(copy: Estate) -> tuple[Finding, ...]:
 
 def _validated(copy: Estate) -> Done:
     return copy.run("validate", "-json")
+
+
+def _told(act: Callable[[], Done]) -> tuple[Sequence[Finding], str]:
+    return diagnostics(act()), ""
 
 
 def _planned(

@@ -10,27 +10,21 @@ import typer
 
 from alerts.terminal import (
     DEFAULT_CATALOG,
-    EXIT_ERROR,
-    EXIT_FINE,
     EXIT_GATE,
-    EXIT_USAGE,
     JsonOption,
     console,
     count,
     print_json,
     tell,
-    tell_error,
 )
-from speakfit.errors import InfraError, SpeakFitError
+from speakfit.command_line import run_app
+from speakfit.errors import InfraError
 from speakfit_ops.infra.check import checks, diagnostics
 from speakfit_ops.infra.check import resize as plan_resize
 from speakfit_ops.infra.estate import ROOT, Size, estate, kept, types_in_use
 from speakfit_ops.infra.plan import Plan, read_plan
 from speakfit_ops.infra.schema import GOOGLE_SCHEMA, google_schema
 from speakfit_ops.infra.terraform import Done, Terraform, find_terraform
-
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Prove and price the infrastructure of terraform/ without a cloud account.",
@@ -238,21 +232,8 @@ def _terraform() -> Terraform:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    try:
-        code = app(prog_name="python -m speakfit_ops.infra", standalone_mode=False)
-    except SpeakFitError as error:
-        tell_error(error)
-        code = error.exit_code
-    except USAGE_ERROR as error:
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print(
-            "  to do: `python -m speakfit_ops.infra --help` lists what there is.", file=sys.stderr
-        )
-        code = EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped; nothing outside a temporary folder was touched.", file=sys.stderr)
-        code = EXIT_ERROR
-    sys.exit(code or EXIT_FINE)
+    stopped = "Stopped; nothing outside a temporary folder was touched."
+    sys.exit(run_app(app, "speakfit_ops.infra", stopped=stopped))
 
 
 if __name__ == "__main__":

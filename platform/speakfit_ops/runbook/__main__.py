@@ -20,7 +20,6 @@ from alerts.terminal import (
     EXIT_FINE,
     EXIT_GATE,
     EXIT_PARTLY,
-    EXIT_USAGE,
     CatalogOption,
     JsonOption,
     ProjectOption,
@@ -29,9 +28,9 @@ from alerts.terminal import (
     parse_span,
     print_json,
     tell,
-    tell_error,
 )
-from speakfit.errors import RefusedError, SpeakFitError, StackError
+from speakfit.command_line import run_app, tell_error
+from speakfit.errors import RefusedError, StackError
 from speakfit.target import STACK_FILE, TargetKind
 
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
     from speakfit.settings import Settings
     from speakfit_ops.runbook.walk import Answer, Step
 
-# Both are Typer's own names for "the command line is wrong"; the base class has no public one.
-_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-_NAME = "python -m speakfit_ops.runbook"
 
 SubjectArgument = Annotated[str, typer.Argument(metavar="ID", help="For example queue-depth.")]
 
@@ -421,19 +417,7 @@ def serve(
 
 def main() -> int:
     """Run the command line; the documented exit code."""
-    try:
-        return app(prog_name=_NAME, standalone_mode=False) or EXIT_FINE
-    except SpeakFitError as error:
-        tell_error(error)
-        return error.exit_code
-    except _USAGE_ERROR as error:
-        # Calling without arguments is a usage error too: its message is the help.
-        print(getattr(error, "format_message", error.__str__)(), file=sys.stderr)
-        print(f"  to do: `{_NAME} --help` lists what there is.", file=sys.stderr)
-        return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped; nothing was changed.", file=sys.stderr)
-        return EXIT_ERROR
+    return run_app(app, "speakfit_ops.runbook", stopped="Stopped; nothing was changed.")
 
 
 if __name__ == "__main__":
