@@ -1,7 +1,7 @@
 # Every target sets itself up: a virtual environment in .venv, from requirements.lock, nothing else.
 PYTHON ?= python3
 RUN := .venv/bin/python
-PYTEST := $(RUN) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(RUN) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
 .DEFAULT_GOAL := help
 export AUDIO
 .PHONY: help setup demo up down test test-all check snapshots docs lock

@@ -57,8 +57,12 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`-n 2`), all real-time tests stay in one, and begin first."""
+    """With two processes (`-n 2`), all real-time tests stay in one, and begin first.
+
+    Before pytest-xdist's own hook, which reads the groups.
+    """
 
     def in_real_time(item: pytest.Item) -> bool:
         return item.path not in COMPUTED and any(

@@ -257,7 +257,7 @@ class Demo:
         self.audio = audio
         self.drilled: tuple[Passed, ...] = ()
 
-    def play(self) -> None:
+    def play(self, *, drill: bool) -> None:
         """All steps in order; the first that fails raises and ends the story."""
         self.raise_stack()
         self.apply_alerts()
@@ -266,7 +266,8 @@ class Demo:
         self.await_page()
         self.return_worker()
         self.await_resolve()
-        self.drill()
+        if drill:
+            self.drill()
         self.account()
 
     def raise_stack(self) -> None:
@@ -492,7 +493,7 @@ class Demo:
         pages = [page for page in self.pages() if page.component not in drilled]
         if len(pages) != 1:
             raise StackError(
-                f"{len(pages)} pages came instead of one beside the drill's: "
+                f"{len(pages)} pages came instead of one{self._beside()}: "
                 + "; ".join(page.component or page.title for page in pages),
                 where=self.console_url,
                 todo="Read the console's incidents; a false page is a fault of the policy.",
@@ -500,12 +501,15 @@ class Demo:
         for part in self.stack.parts.values():
             self.story.figure(f"memory of {part.name}", f"{part.memory() / 2**20:.0f} MiB")
         self.story.tell(
-            "[green]✔[/] one page beside the drill's, the right one; nobody else was woken"
+            f"[green]✔[/] one page{self._beside()}, the right one; nobody else was woken"
         )
         self.story.console.print()
         for name, value in self.story.figures:
             self.story.console.print(f"{'':>8}  {name:<40} {value}")
         self.story.console.print()
+
+    def _beside(self) -> str:
+        return " beside the drill's" if self.drilled else ""
 
     def real(self, policy: timedelta) -> timedelta:
         """How long a stretch of policy time takes on the wall's clock."""
@@ -606,6 +610,7 @@ def main(
         STACK_FILE.parent / DEMO_FOLDER
     ),
     keep: Annotated[bool, typer.Option(help="Keep data and logs of the run.")] = False,
+    drill: Annotated[bool, typer.Option(help="End with a drill of half a minute.")] = True,
 ) -> None:
     """Show the whole loop on this machine."""
     console = Console(highlight=False)
@@ -621,7 +626,7 @@ def main(
                 where=str(audio),
                 todo="Name an audio file: make demo AUDIO=path.",
             )
-        Demo(stack=stack, story=story, audio=audio).play()
+        Demo(stack=stack, story=story, audio=audio).play(drill=drill)
         good = True
     except SpeakFitError as error:
         # Unbroken lines: a path can be copied whole.

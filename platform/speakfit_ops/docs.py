@@ -283,31 +283,47 @@ def infra_cost_table() -> str:
     )
 
 
+_ASK = """
+import contextlib, io, json, re, runpy, sys
+
+module = sys.argv[1]
+
+def told(*path):
+    sys.argv = [module, *path, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                raise
+    yield path, said.getvalue()
+    # Whatever lists commands has help for each of them, too.
+    _, _, commands = said.getvalue().partition("Commands")
+    for command in re.findall(r"(?m)^[│ ] {1,2}([a-z][a-z-]*) {2,}", commands):
+        yield from told(*path, command)
+
+print(json.dumps(list(told())))
+"""
+"""One process for all commands of a module: importing takes longer than telling."""
+
+
 def command_help(module: str) -> str:
     """The `--help` of one of our commands and of each of its subcommands, as code blocks."""
+    import json
     import os
-    import re
     import subprocess
     import sys
 
-    def asked(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments, "--help"],
-            env={**os.environ, "COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
-
-    def told(level: int, *path: str) -> list[str]:
-        text = asked(*path)
-        _, _, commands = text.partition("Commands")
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK, module],
+        env={**os.environ, "COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    parts = []
+    for path, said in json.loads(done.stdout):
+        text = "\n".join(line.rstrip() for line in said.strip().splitlines())
         name = " ".join(("python -m", module, *path))
-        parts = [f"{'#' * level} {name}\n\n```text\n{text}\n```\n"]
-        # Whatever lists commands has help for each of them, too.
-        for command in re.findall(r"(?m)^[│ ] {1,2}([a-z][a-z-]*) {2,}", commands):
-            parts += told(3, *path, command)
-        return parts
-
-    return "\n".join(told(2))
+        parts.append(f"{'###' if path else '##'} {name}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
