@@ -43,7 +43,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ColumnElement
 
 from speakfit.errors import SettingsError, SpeakFitError
-from speakfit.pool import LONE_POOL, WORKER_POOL, PoolSize, WatchedPool
+from speakfit.pool import LONE_POOL, WORKER_POOL, BoundedConnection, PoolSize, WatchedPool
 from speakfit.settings import Settings, read_settings
 from speakfit.tracing import trace_queries
 
@@ -51,6 +51,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 CONNECT_LIMIT = timedelta(seconds=3)
 STATEMENT_LIMIT = timedelta(seconds=10)
+SILENCE = timedelta(seconds=2)
+"""How much longer than a statement may take its client waits for the server to say so."""
 
 
 class RecordingStatus(StrEnum):
@@ -360,6 +362,14 @@ def make_engine(
             "application_name": "speakfit",
         },
     )
+    silence_limit = statement_limit + SILENCE if statement_limit else None
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: object, _record: object, arguments: Any, options: Any) -> Any:
+        connection = BoundedConnection.connect(*arguments, **options)
+        connection.silence_limit = silence_limit
+        return connection
+
     trace_queries(engine)
     return engine
 
@@ -427,6 +437,8 @@ def _migrating(engine: Engine) -> Iterator[Any]:
             connection.execute(text("SELECT pg_advisory_xact_lock(5241)"))
             # An index on a large table takes its time; only waiting for others stays bounded.
             connection.execute(text("SET LOCAL statement_timeout = 0"))
+            driver: Any = connection.connection.driver_connection
+            kept, driver.silence_limit = driver.silence_limit, None
         config = alembic_config()
         config.attributes["connection"] = connection
         try:
@@ -436,6 +448,8 @@ def _migrating(engine: Engine) -> Iterator[Any]:
             connection.rollback()
             if sqlite:
                 connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+            else:
+                driver.silence_limit = kept
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
-"""How many connections each process may hold, so that all of them together fit the database.
+"""How many connections each process may hold, and how long one waits for an answer.
 
-Cloud SQL refuses connections beyond `max_connections`, which comes with the memory of its tier. The
-budget is stated once, in settings; every pool is derived from it, so that adding replicas makes
-pools smaller instead of making the database refuse.
+All of them together fit the database: Cloud SQL refuses connections beyond `max_connections`,
+which comes with the memory of its tier. The budget is stated once, in settings; every pool is
+derived from it, so that adding replicas makes pools smaller instead of making the database refuse.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
@@ -98,6 +100,28 @@ def api_pool(settings: Settings) -> PoolSize:
         )
     kept = (share + 1) // 2
     return PoolSize(kept=kept, more=share - kept)
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """Closes itself when the server is silent for longer than it may be.
+
+    statement_timeout is a promise of the server. One whose process stands still cannot keep it, and
+    its machine goes on acknowledging packets and keepalives, so the client must look at the clock.
+    """
+
+    silence_limit: timedelta | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg waits, but not for ever; an OperationalError after `silence_limit`."""
+        if timeout is not None or self.silence_limit is None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.silence_limit.total_seconds())
+        except psycopg.errors._WaitTimeout as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"the server was silent for {self.silence_limit.total_seconds():g} s"
+            ) from error
 
 
 class WatchedPool(QueuePool):

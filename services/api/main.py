@@ -117,6 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         celery=celery,
         outbox_has_news=news,
     )
+    app.state.probes = readiness.Probes(app.state.services)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

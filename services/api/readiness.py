@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import timedelta
+from functools import partial
 
-import redis
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -36,6 +40,8 @@ class Readiness(BaseModel):
     checks: dict[str, Check]
 
 
+ANSWER_LIMIT = timedelta(seconds=2)
+"""What is silent for longer fails; Cloud Run gives its probe 4 s (terraform/modules/api)."""
 SPARED = ("redis",)
 """Recordings are accepted without it: the outbox keeps their messages until it is back."""
 
@@ -54,16 +60,10 @@ async def healthz() -> dict[str, str]:
     responses={503: {"model": Readiness}},
     openapi_extra=OPEN,
 )
-def readyz(request: Request) -> JSONResponse:
+async def readyz(request: Request) -> JSONResponse:
     """Database, broker, migrations and audio store; 503 while a needed one fails."""
-    services: Services = request.app.state.services
-    client = make_redis(services.settings.require("redis_url"))
-    checks = {
-        "database": _timed(lambda: _database(services.engine)),
-        "redis": _timed(lambda: _redis(client)),
-        "migrations": _timed(lambda: _migrations(services.engine)),
-        "storage": _timed(lambda: _storage(services.store)),
-    }
+    probes: Probes = request.app.state.probes
+    checks = await probes.ask()
     failing = [name for name, check in checks.items() if not check.ok]
     degraded = [name for name in failing if name in SPARED]
     ready = failing == degraded
@@ -71,6 +71,46 @@ def readyz(request: Request) -> JSONResponse:
         Readiness(ready=ready, degraded=degraded, checks=checks).model_dump(),
         status_code=200 if ready else 503,
     )
+
+
+class Probes:
+    """Asks everything at once, on threads of its own: the routes' may all wait for one of these.
+
+    What is silent is asked again only when it has spoken, so asking often piles nothing up.
+    """
+
+    def __init__(self, services: Services) -> None:
+        address = services.settings.require("redis_url")
+        self._checks: dict[str, Callable[[], str]] = {
+            "database": partial(_database, services.engine),
+            "redis": partial(_redis, address),
+            "migrations": partial(_migrations, services.engine),
+            "storage": partial(_storage, services.store),
+        }
+        self._asked: dict[str, Future[Check]] = {}
+
+    async def ask(self) -> dict[str, Check]:
+        """How each is, within ANSWER_LIMIT."""
+        for name, check in self._checks.items():
+            if name not in self._asked or self._asked[name].done():
+                self._asked[name] = _begun(check)
+        asked = dict(self._asked)
+        answers = {name: asyncio.wrap_future(answer) for name, answer in asked.items()}
+        limit = ANSWER_LIMIT.total_seconds()
+        await asyncio.wait(answers.values(), timeout=limit)
+        silent = Check(ok=False, milliseconds=limit * 1000, detail=f"no answer in {limit:g} s")
+        return {
+            name: answer.result() if answer.done() else silent for name, answer in answers.items()
+        }
+
+
+def _begun(check: Callable[[], str]) -> Future[Check]:
+    """A check under way; an executor's threads would be waited for when the process ends."""
+    answer: Future[Check] = Future()
+    threading.Thread(
+        target=lambda: answer.set_result(_timed(check)), name="readyz", daemon=True
+    ).start()
+    return answer
 
 
 def _timed(check: Callable[[], str]) -> Check:
@@ -89,8 +129,8 @@ def _database(engine: Engine) -> str:
     return "answers"
 
 
-def _redis(client: redis.Redis) -> str:
-    with client:
+def _redis(address: str) -> str:
+    with make_redis(address) as client:
         client.ping()
     return "answers"
 

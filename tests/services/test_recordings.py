@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -370,6 +372,32 @@ def test_readiness_names_every_part_and_its_latency(api: httpx.Client) -> None:
     checks = answer.json()["checks"]
     assert checks.keys() == {"database", "redis", "migrations", "storage"}
     assert all(check["ok"] and check["milliseconds"] >= 0 for check in checks.values())
+
+
+def test_a_database_that_stands_still_is_told_in_time_and_not_waited_for(
+    api: httpx.Client, engine: Engine
+) -> None:
+    assert api.get("/readyz").status_code == 200
+    others = text(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = 'speakfit' AND pid <> pg_backend_pid()"
+    )
+    with engine.connect() as connection:
+        stopped = connection.scalars(others).all()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(2):
+                answer = api.get("/readyz")
+                assert answer.status_code == 503
+                checks = answer.json()["checks"]
+                assert checks["database"]["detail"] == "no answer in 2 s"
+                assert checks["redis"]["ok"]
+                assert checks["storage"]["ok"]
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+    until(lambda: api.get("/readyz").status_code == 200, what="the API to be ready again")
 
 
 @pytest.mark.parametrize(("revision", "status"), [("a newer one", 200), ("0001", 503)])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 
+from speakfit import database
 from speakfit.database import (
     Table,
     current_revision,
@@ -50,6 +54,35 @@ def test_a_statement_that_hangs_is_ended(engine: Engine) -> None:
     with pytest.raises(Exception, match="statement timeout"), impatient.connect() as connection:
         connection.execute(text("SELECT pg_sleep(30)"))
     impatient.dispose()
+
+
+def test_a_server_that_stands_still_is_given_up_and_the_pool_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SILENCE", timedelta(milliseconds=200))
+    patient = make_engine(
+        engine.url.render_as_string(hide_password=False),
+        statement_limit=timedelta(milliseconds=100),
+    )
+    with patient.connect() as connection:
+        backend = connection.scalar(text("SELECT pg_backend_pid()"))
+    # Its machine goes on acknowledging what is sent to it.
+    os.kill(int(backend), signal.SIGSTOP)
+    try:
+        with patient.connect() as connection:
+            assert connection.scalar(text("SELECT pg_backend_pid()")) != backend
+        assert patient.pool.checkedout() == 0
+    finally:
+        os.kill(int(backend), signal.SIGCONT)
+    with patient.connect() as connection:
+        backend = connection.scalar(text("SELECT pg_backend_pid()"))
+        os.kill(int(backend), signal.SIGSTOP)
+        try:
+            with pytest.raises(OperationalError, match=r"the server was silent for 0\.3 s"):
+                connection.execute(text("SELECT 1"))
+        finally:
+            os.kill(int(backend), signal.SIGCONT)
+    patient.dispose()
 
 
 def test_an_address_of_another_database_is_refused_without_showing_it() -> None:
