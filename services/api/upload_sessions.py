@@ -23,6 +23,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from services.api.asked import Asked
 from services.api.backlog import HasRoom
 from services.api.callers import OPEN, Reader, Writer
 from services.api.description import problem_answers
@@ -35,6 +36,7 @@ from services.api.uploads import Upload, receive_bytes, storage_problems, too_la
 from speakfit.database import UploadSession, database_now, transaction
 from speakfit.errors import StoreError
 from speakfit.store import LocalStore, Target, checksum_of, staging_key
+from speakfit.wishes import Wishes
 
 LASTS = timedelta(hours=1)
 """How long an address may be used, and what was put there be completed."""
@@ -238,13 +240,15 @@ def _stage(services: Services, upload_id: uuid.UUID, part: Path) -> None:
     response_model=RecordingView,
     responses=problem_answers(404, 409, 410, 415, 422, 507),
 )
-def complete(upload_id: str, services: Given, caller: Writer, _: HasRoom) -> JSONResponse:
+def complete(
+    upload_id: str, services: Given, caller: Writer, wishes: Asked, _: HasRoom
+) -> JSONResponse:
     """Make a recording of the file that was put; sent again, it tells of the same recording."""
     with transaction(services.engine) as session:
         upload, expired = _own(session, caller, upload_id)
         if upload.recording_id is None and expired:
             raise _expired()
-    answer = _accept(services, caller, upload) if upload.recording_id is None else None
+    answer = _accept(services, caller, upload, wishes) if upload.recording_id is None else None
     if answer is None:
         became = _became(services, caller, upload_id)
         answer = show(str(became), services, caller).model_dump(mode="json")
@@ -272,12 +276,14 @@ class _Becoming:
             raise _TakenError
 
 
-def _accept(services: Services, caller: Identity, upload: UploadSession) -> dict[str, Any] | None:
+def _accept(
+    services: Services, caller: Identity, upload: UploadSession, wishes: Wishes
+) -> dict[str, Any] | None:
     """The recording; None when another request has made it, or there is no file."""
     becoming = _Becoming(upload_id=upload.id)
     try:
         with storage_problems(), _staged(services, upload) as file:
-            answer = accept_upload(services, caller, _checked(file, upload), becoming)
+            answer = accept_upload(services, caller, _checked(file, upload), becoming, wishes)
     except (FileNotFoundError, _TakenError):
         return None
     except Problem as problem:

@@ -52,8 +52,8 @@ def put(upload: dict[str, Any], content: bytes = SPOKEN, **changed: str) -> http
     return httpx.request(target["method"], url, headers=target["headers"], content=content)
 
 
-def complete(api: httpx.Client, upload: dict[str, Any]) -> httpx.Response:
-    return api.post(upload["links"]["complete"])
+def complete(api: httpx.Client, upload: dict[str, Any], **wishes: str) -> httpx.Response:
+    return api.post(upload["links"]["complete"], params=wishes)
 
 
 def staged(environment: dict[str, str]) -> list[Path]:
@@ -99,6 +99,16 @@ def test_a_file_beyond_one_request_becomes_one_recording(
     assert (again.status_code, again.json()["id"]) == (202, view["id"])
     assert_problem(put(upload, content), 412, "already-uploaded")
     assert recordings(engine) == 1
+
+
+def test_what_is_wished_for_is_said_when_it_is_complete(api: httpx.Client, engine: Engine) -> None:
+    upload = announced(api)
+    assert put(upload).status_code == 204
+    assert_problem(complete(api, upload, language="klingon"), 422, "invalid-request")
+    assert complete(api, upload, language="de", fillers="verbatim-pass").status_code == 202
+    with transaction(engine) as session:
+        kept = session.scalars(select(Recording.options)).all()
+    assert kept == [{"language": "de", "fillers": "verbatim-pass"}]
 
 
 def test_an_address_takes_what_was_announced_once_and_nothing_else(
