@@ -164,3 +164,9 @@ def require_stack(folder: Path = STACK_FILE.parent) -> LocalStack:
             todo="Start one with `python -m speakfit_ops.stack up --faults`.",
         )
     return found
+
+
+def without_servers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Settings for a stack of one's own: without those that would lead it to another's servers."""
+    other = ("SPEAKFIT_STACK_DIR", "MONITORING_EMULATOR_HOST", "DATABASE_URL", "REDIS_URL")
+    return {name: value for name, value in environment.items() if name not in other}

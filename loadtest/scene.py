@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,7 @@ from alerts.catalog import load_catalog
 from alerts.gateway import Gateway
 from alerts.policy import Catalog, Policy
 from loadtest.faults.journal import Journal, heal_left, held
-from loadtest.local_stack import LocalStack, find_stack
+from loadtest.local_stack import LocalStack, find_stack, without_servers
 from loadtest.reading import Reading, read_policy
 from speakfit.clock import Clock
 from speakfit.errors import FaultError, PagerDutyError
@@ -206,7 +206,7 @@ def own_stack(folder: Path, *, time_scale: int = TIME_SCALE) -> Iterator[LocalSt
                 *(*command, "up", "--faults", "--anew", "--data-dir", str(folder)),
                 *("--time-scale", str(time_scale), *ports),
             ],
-            env={**_clean(os.environ), **SETTINGS},
+            env={**without_servers(os.environ), **SETTINGS},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -226,12 +226,6 @@ def own_stack(folder: Path, *, time_scale: int = TIME_SCALE) -> Iterator[LocalSt
 
 SETTINGS = {"SPEECH_ENGINE": "timed", "FILLER_PASS": "false"}
 """Drills are about the platform: the engine takes its time and makes words up."""
-
-
-def _clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what would lead the stack to another one."""
-    other = ("SPEAKFIT_STACK_DIR", "MONITORING_EMULATOR_HOST", "DATABASE_URL", "REDIS_URL")
-    return {name: value for name, value in environment.items() if name not in other}
 
 
 def _until_up(process: subprocess.Popen[bytes], folder: Path, log: Path) -> LocalStack:

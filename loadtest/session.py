@@ -24,6 +24,7 @@ from alerts.session import open_session
 from alerts.terminal import console
 from loadtest.capacity import Sizes, read_sizes
 from loadtest.gate import Aim, Gate
+from loadtest.local_stack import without_servers
 from loadtest.report import Report, write_report
 from loadtest.scenarios import find_scenario
 from loadtest.telemetry import Telemetry
@@ -78,8 +79,6 @@ def run_gate(wish: Wish) -> Verdict:
         if not aim.is_local:
             _confirm(aim, wish)
     with _stack(wish, say=out.print) as environment:
-        for name, value in environment.items():
-            os.environ.setdefault(name, value)
         url = wish.url or f"http://127.0.0.1:{environment['PORT']}"
         aim = _aim(wish, url)
         aim.check(scenarios)
@@ -141,6 +140,8 @@ def _stack(wish: Wish, *, say: object) -> Iterator[Mapping[str, str]]:
     tell = say if callable(say) else print
     running = stack_environment()
     if wish.url is not None or running:
+        for name, value in running.items():
+            os.environ.setdefault(name, value)
         yield running
         return
     folder = Path(tempfile.mkdtemp(prefix="speakfit-gate-"))
@@ -157,13 +158,15 @@ def _stack(wish: Wish, *, say: object) -> Iterator[Mapping[str, str]]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **STACK_SETTINGS},
+            env={**without_servers(os.environ), **STACK_SETTINGS},
             start_new_session=True,
         )
     try:
         _await_stack(process, log)
         environment = stack_environment(data / STACK_FILE.name)
-        _apply_alerts(environment)
+        # Whatever servers the shell names are not those of this stack.
+        os.environ.update(environment)
+        _apply_alerts()
         yield environment
     finally:
         process.send_signal(signal.SIGTERM)
@@ -186,10 +189,9 @@ def _await_stack(process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.2)
 
 
-def _apply_alerts(environment: Mapping[str, str]) -> None:
+def _apply_alerts() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "alerts", "apply", "--auto-approve"],
-        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,

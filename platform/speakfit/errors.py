@@ -140,11 +140,14 @@ class ApplyError(SpeakFitError):
         todo: str = "",
     ) -> None:
         super().__init__(what, where=where, todo=todo)
-        self.done = done
         self.left = left
         self.uncertain = uncertain
-        if done or uncertain:
-            self.exit_code = 4
+        self.after(done)
+
+    def after(self, done: int) -> None:
+        """Say how many writes came before it."""
+        self.done = done
+        self.exit_code = 4 if done or self.uncertain else 1
 
 
 class MigrationError(SpeakFitError):

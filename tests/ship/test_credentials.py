@@ -237,6 +237,8 @@ def test_a_new_database_password_reaches_everybody_before_the_old_one_goes(
     new = password_in(google, 2)
     assert new != OLD_PASSWORD
     assert len(new) == 40
+    kinds = (str.islower, str.isupper, str.isdigit, set("-_").__contains__)
+    assert all(any(map(kind, new)) for kind in kinds), "what COMPLEXITY_DEFAULT asks for"
     assert google.passwords == [new]
     assert google.enabled(f"{PREFIX}-database-url") == [2]
     (serving,) = google.traffic()
@@ -309,3 +311,19 @@ def test_what_cloud_sql_says_is_told_and_no_password(google: CloudEndpoint) -> N
         rotation(google, []).rotate()
     assert password_in(google, 2) not in str(caught.value)
     assert google.traffic() == {FIRST: 100}
+    # It is not tried again: the next one is new.
+    assert google.enabled(f"{PREFIX}-database-url") == [1]
+    google.sql_fails = {}
+    assert rotation(google, []).rotate() == 3
+    assert google.passwords[-1] == password_in(google, 3) != password_in(google, 2)
+
+
+def test_a_password_that_may_be_in_use_stays_readable_when_it_is_refused(
+    credentials: Run, google: CloudEndpoint
+) -> None:
+    google.not_ready[google.service["template"]["containers"][0]["image"]] = "probe failed"
+    assert credentials("rotate", "database-password", "--yes") == 4
+    # A policy may forbid setting what is set already.
+    google.sql_fails = {"code": "INVALID_PASSWORD", "message": "Used before."}
+    assert credentials("rotate", "database-password", "--yes") == 4
+    assert google.enabled(f"{PREFIX}-database-url") == [1, 2]

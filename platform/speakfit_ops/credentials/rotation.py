@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,8 @@ USER = "speakfit"
 """The application's user in Cloud SQL (terraform/modules/database)."""
 MARK = f"{OURS}database-url-version"
 """On a revision: the version of the address that it was started with."""
-_ALPHABET = string.ascii_letters + string.digits
+# What a password policy of Cloud SQL may ask for (COMPLEXITY_DEFAULT), and no address must escape.
+_KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits, "-_")
 _LENGTH = 40
 _SQL = "https://sqladmin.googleapis.com"
 _OPERATION_LIMIT = timedelta(minutes=5)
@@ -55,8 +56,11 @@ Tell = Callable[[str], None]
 
 
 def new_password() -> str:
-    """Forty letters and digits, since it stands in an address: 238 bits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+    """Forty characters with at least one of each kind: 239 bits."""
+    while True:
+        password = "".join(secrets.choice("".join(_KINDS)) for _ in range(_LENGTH))
+        if all(set(kind) & set(password) for kind in _KINDS):
+            return password
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +186,9 @@ class Rotation:
                 todo="Make it with `terraform -chdir=terraform apply`.",
             )
         done = 0
+        going_on = len(enabled) > 1
         try:
-            if len(enabled) > 1:
+            if going_on:
                 number = enabled[0].number
                 self._tell(f"Going on with version {number}.")
                 value = self._vault.access(self._secret, number)
@@ -195,7 +200,7 @@ class Rotation:
             done = 1
             password = str(_url(value).password)
             replica = self._keep_replica(password)
-            self._database.set_password(password)
+            self._set_password(password, {self._secret: number, self._replica: replica}, going_on)
             self._tell("Cloud SQL has it.")
             done = 2
             self._renew_api(standing.serving[0], number)
@@ -203,13 +208,27 @@ class Rotation:
             self._renew_workers(number)
             done = 4
         except ApplyError as error:
-            error.done = done
+            error.after(done)
             raise
         if replica is not None:
             self._disable_before(self._replica, replica)
         # Last: as long as it has two versions, repeating goes on with this rotation.
         self._disable_before(self._secret, number)
         return number
+
+    def _set_password(
+        self, password: str, made: Mapping[Secret, int | None], going_on: bool
+    ) -> None:
+        try:
+            self._database.set_password(password)
+        except ApplyError as error:
+            # One of an earlier run may be in use: what is refused then is only its being set again.
+            if not error.uncertain and not going_on:
+                for secret, number in made.items():
+                    if number is not None:
+                        self._vault.disable(secret, number)
+                        self._tell(f"Version {number} of {secret.name} is disabled again.")
+            raise
 
     def _keep_replica(self, password: str) -> int | None:
         """The version of the replica's address that has it, made if need be; None: no replica."""
