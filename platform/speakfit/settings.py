@@ -6,12 +6,14 @@ Every setting is documented here and nowhere else; docs/settings.md is generated
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from speakfit.errors import SettingsError
@@ -203,6 +205,18 @@ class Settings(BaseSettings):
         "the installed package's version.",
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any, info: ValidationInfo) -> Any:
+        """A bare number is seconds where a length of time is meant."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if kind is not timedelta or not isinstance(value, str):
+            return value
+        try:
+            return timedelta(seconds=float(value))
+        except (ValueError, OverflowError):
+            return value
+
     @field_validator("audio_store")
     @classmethod
     def _known_store(cls, value: str | None) -> str | None:
@@ -270,7 +284,7 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = [
-            f"{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"{'.'.join(str(part) for part in item['loc']).upper()}: {_reason(item)}"
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(
@@ -278,3 +292,12 @@ def read_settings() -> Settings:
             where="environment",
             todo="Correct the variables named above; docs/settings.md lists them all.",
         ) from None
+
+
+def _reason(item: Mapping[str, Any]) -> str:
+    """What is wrong, without the library's own words around ours."""
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    if item["type"] == "time_delta_parsing":
+        return "must be a length of time: seconds (90), or ISO 8601 (PT15M)"
+    return str(item["msg"])
