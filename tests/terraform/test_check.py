@@ -136,6 +136,18 @@ def test_a_variable_that_is_missing_is_named(terraform: Terraform, tmp_path: Pat
     assert "No variable is called enviroment: variables.tf has them all." in done.stdout
 
 
+def test_a_size_that_is_none_is_told_although_each_size_is_checked(
+    terraform: Terraform, tmp_path: Path
+) -> None:
+    sample = (ROOT / "tests" / "sample.tfvars").read_text(encoding="utf-8")
+    mine = tmp_path / "mine.tfvars"
+    mine.write_text(f'{sample}\nsize = "huge"\n', encoding="utf-8")
+    done = infra("check", "--size", "development", "--no-tests", "--var-file", str(mine))
+    assert done.returncode == 3
+    assert "size must be development, production or scale" in done.stdout
+    assert "plan development" in done.stdout
+
+
 def test_the_messages_are_those_of_the_definition() -> None:
     assert protocol.compiled() == protocol.COMPILED.read_bytes()
 

@@ -68,6 +68,9 @@ def checks(
             yield done
             if not done.passed:
                 return
+        if var_file:
+            # Each size below stands in place of the one that the file names, if it names any.
+            yield _timed("values", partial(_told, partial(copy.plan, sizes[0], as_named=True)))
         for size in sizes:
             golden = None if var_file else source / PLANS / f"{size}.yaml"
             yield _timed(f"plan {size}", partial(_planned, copy, size, golden, write=write_plans))

@@ -52,13 +52,16 @@ class Estate:
         """`terraform init`: finds the modules; the providers are there already."""
         return self.run("init", "-backend=false", "-json")
 
-    def plan(self, size: Size, *arguments: str) -> Done:
-        """`terraform plan` of one size into the file `SIZE.plan`."""
+    def plan(self, size: Size, *arguments: str, as_named: bool = False) -> Done:
+        """`terraform plan` of one size into the file `SIZE.plan`.
+
+        `as_named`: of the size that somebody's own values name instead, where they name one.
+        """
         return self.run(
             "plan",
             "-json",
             f"-out={size}.plan",
-            *self.var_files(size),
+            *(one for one in self.var_files(size) if not (as_named and one == f"-var=size={size}")),
             *arguments,
         )
 
