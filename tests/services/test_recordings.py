@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import redis
 from sqlalchemy import Engine, select, text
@@ -107,6 +108,13 @@ def test_speech_becomes_a_transcript_with_times_and_coaching(
     starts = [word["start"] for word in words]
     assert starts == sorted(starts)
     assert all(0 <= w["start"] <= w["end"] <= view["duration_seconds"] for w in words)
+    # Without these the encoder would wait 0.2 s a chunk for memory (services/worker/__main__.py).
+    inherited = [
+        child.environ() for child in psutil.Process(worker.popen.pid).children(recursive=True)
+    ]
+    assert inherited
+    assert {one.get("MALLOC_ARENA_MAX") for one in inherited} == {"1"}
+    assert {one.get("MALLOC_MMAP_THRESHOLD_") for one in inherited} == {str(64 << 20)}
     coaching = transcript["coaching"]
     assert 150 < coaching["words_per_minute"] < 250
     assert 20 < coaching["speaking_seconds"] < view["duration_seconds"]
