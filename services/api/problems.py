@@ -21,7 +21,7 @@ _TYPES = "https://speakfit.example/problems/"
 
 def is_openai(path: str) -> bool:
     """Whether errors of a path have OpenAI's shape, whichever layer makes them."""
-    return path.startswith("/v1/audio/")
+    return path.startswith(("/v1/audio/", "/v1/models"))
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem

@@ -1,4 +1,4 @@
-"""OpenAI's `POST /v1/audio/transcriptions`: its client works here unmodified.
+"""OpenAI's `POST /v1/audio/transcriptions`, and its list of models: its client works unmodified.
 
 A transcription is a recording like any other, for which the request waits. Who goes away lets go of
 it, unless an Idempotency-Key says that they will ask again; who waits longer than the time limit is
@@ -15,7 +15,7 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Literal, NoReturn, TypeVar
@@ -27,7 +27,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from services.api.backlog import HasRoom
-from services.api.callers import Writer
+from services.api.callers import Reader, Writer
 from services.api.description import problem_answers
 from services.api.idempotency import Claim, Named, answered_once
 from services.api.keys import Identity
@@ -127,6 +127,22 @@ class VerboseTranscription(BaseModel):
     usage: Usage
 
 
+class Model(BaseModel):
+    """OpenAI's model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class Models(BaseModel):
+    """OpenAI's list of them."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """What the form asks for beside the file."""
@@ -136,7 +152,7 @@ class Form:
     wishes: Wishes
 
 
-router = APIRouter(prefix="/v1/audio", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _GRANULARITIES: dict[str, Any] = {
@@ -196,7 +212,7 @@ _FORM: dict[str, Any] = {
 
 
 @router.post(
-    "/transcriptions",
+    "/audio/transcriptions",
     openapi_extra=_FORM,
     response_model=Transcription | VerboseTranscription,
     responses={
@@ -242,6 +258,25 @@ async def transcribe(
     answer = _answer(found, form)
     answer.headers[RECORDING_HEADER] = str(recording_id)
     return answer
+
+
+# Whisper's publication; OpenAI's field is no date of ours.
+_WHISPER = Model(
+    id=MODEL, created=int(datetime(2022, 9, 21, tzinfo=UTC).timestamp()), owned_by="speakfit"
+)
+
+
+@router.get("/models")
+async def models(_caller: Reader) -> Models:
+    """The one model that can be named; clients ask for it before they offer a choice."""
+    return Models(data=[_WHISPER])
+
+
+@router.get("/models/{model}", responses=problem_answers(404))
+async def show_model(model: str, _caller: Reader) -> Model:
+    """What is known of it."""
+    _check_model(model)
+    return _WHISPER
 
 
 async def _ended(services: Services, request: Request, recording_id: uuid.UUID) -> bool:
@@ -300,7 +335,9 @@ def read_form(fields: Mapping[str, Sequence[str]]) -> Form:
         if len(values) > 1:
             _refuse(name, "invalid-value", f"`{name}` is there more than once.")
         single[name] = values[0]
-    _check_model(single.get("model"))
+    if "model" not in single:
+        _refuse("model", "missing-parameter", "You must name a model.")
+    _check_model(single["model"])
     if single.get("stream", "false").lower() not in ("false", "0"):
         _refuse("stream", "unsupported-value", "Streaming is not supported; send `stream=false`.")
     if single.get("chunking_strategy", "auto") != "auto":
@@ -338,9 +375,7 @@ _FORM_FIELDS = (
 )
 
 
-def _check_model(model: str | None) -> None:
-    if model is None:
-        _refuse("model", "missing-parameter", "You must name a model.")
+def _check_model(model: str) -> None:
     if model != MODEL:
         raise Problem(
             HTTPStatus.NOT_FOUND,

@@ -76,6 +76,15 @@ def test_the_official_client_gets_every_format(
     assert wished == [None, {"language": "en", "prompt": "A speech.", "temperature": 0.2}]
 
 
+def test_the_client_finds_the_one_model(api: httpx.Client) -> None:
+    with client_of(api) as client:
+        assert [one.id for one in client.models.list()] == [MODEL]
+        assert client.models.retrieve(MODEL).object == "model"
+        with pytest.raises(openai.NotFoundError) as unknown:
+            client.models.retrieve("gpt-4o-transcribe")
+        assert unknown.value.code == "model_not_found"
+
+
 def test_its_errors_are_the_clients_own(api: httpx.Client) -> None:
     with client_of(api, key=f"sf_{'0' * 16}_{'0' * 64}") as stranger:
         with pytest.raises(openai.AuthenticationError) as refused:
