@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -49,7 +50,7 @@ class Part:
     def says(self, word: str) -> bool:
         """Whether it says a word within a while."""
         assert self.process.stdout is not None
-        return any(line.strip() == word for _, line in zip(range(200), self.process.stdout))  # noqa: B905
+        return any(line.strip() == word for line in islice(self.process.stdout, 200))
 
 
 @pytest.fixture
