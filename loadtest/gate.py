@@ -307,8 +307,12 @@ class _Attempt:
             try:
                 process.wait(_STOP_LIMIT)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                pass
+            finally:
+                # Also after a second Ctrl-C nothing goes on loading.
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Until it ends; how much of a core it used is counted from its first request on."""

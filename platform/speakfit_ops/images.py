@@ -46,7 +46,9 @@ class Image:
 IMAGES = (
     # The API's image also migrates the database.
     Image(
-        folder="api", modules=("services.api", "speakfit.database"), by_name=("gcsfs", "psycopg")
+        folder="api",
+        modules=("services.api", "speakfit.database"),
+        by_name=("gcsfs", "hiredis", "httptools", "psycopg", "uvloop"),
     ),
     Image(folder="gpu-worker", modules=("services.worker",), by_name=("gcsfs", "psycopg")),
 )

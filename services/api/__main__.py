@@ -45,6 +45,7 @@ def serve(
 
 
 def _serve(host: str, port: int | None) -> None:
+    import gc
     import signal
     from functools import partial
 
@@ -71,6 +72,10 @@ def _serve(host: str, port: int | None) -> None:
             timeout_graceful_shutdown=3,
         )
     )
+    # What is there by now stays. Looking through it again under load held every request for 0.3 s
+    # (measured), some ten seconds apart.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[listener])
 
 

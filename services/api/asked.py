@@ -22,7 +22,7 @@ def _known(language: str | None) -> str | None:
     return language
 
 
-def _asked(
+async def _asked(
     fillers: Annotated[
         FillerMethod,
         Query(

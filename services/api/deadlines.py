@@ -16,16 +16,16 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-import h11
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.api.callers import name_route
 from services.api.ledger import route_class
 from services.api.problems import MEDIA_TYPE, Problem
 from speakfit.metrics import RouteClass
 
+LARGEST_HEAD_BYTES = 16 * 1024
 _LINGER = timedelta(seconds=2)
 """How long a client that was refused may go on sending before the connection is closed."""
 
@@ -197,11 +197,11 @@ def _too_late() -> Problem:
     )
 
 
-class Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with a clock for heads, and problems for what is not HTTP.
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with a clock and a size for heads, and problems for what is not HTTP.
 
     uvicorn waits for ever for the first head of a connection, so a few hundred silent clients
-    would use up every file descriptor.
+    would use up every file descriptor; and it takes a head of any length.
     """
 
     def __init__(self, *given: Any, head_limit: timedelta, **named: Any) -> None:
@@ -209,6 +209,8 @@ class Protocol(H11Protocol):
         self._head_limit = head_limit
         self._head_timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -223,11 +225,31 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._linger is not None:
             return
+        if self._in_head:
+            # The parser tells of a header only when it has all of it.
+            self._head_bytes += len(data)
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if not self._in_head:
             self._disarm_head()
-        elif self._head_timer is None and self.conn.trailing_data[0]:
+        elif self._head_bytes > LARGEST_HEAD_BYTES:
+            self.send_400_response("")
+        elif self._head_timer is None:
             self._arm_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        told = sum(len(name) + len(value) for name, value in self.headers)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        # Whatever a callback raises, the parser takes for malformed input.
+        if len(self.url) + told > LARGEST_HEAD_BYTES:
+            raise ValueError("the head is too large")
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            raise ValueError("one Host header is needed (RFC 9112, section 3.2)")
+        super().on_headers_complete()
 
     def _arm_head(self) -> None:
         self._head_timer = self.loop.call_later(self._head_limit.total_seconds(), self._head_late)
@@ -239,9 +261,9 @@ class Protocol(H11Protocol):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+        if self.transport.is_closing() or self._linger is not None:
             return
-        if self.conn.trailing_data[0]:
+        if self._in_head:
             self._refuse(_too_slow())
         else:
             self.transport.close()
@@ -260,24 +282,31 @@ class Protocol(H11Protocol):
         )
 
     def _refuse(self, problem: Problem) -> None:
+        self._disarm_head()
+        if self._leave_cycle():
+            self.transport.close()
+            return
         body: dict[str, Any] = problem.document("")
         content = json.dumps(body).encode()
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(content)).encode()),
-            (b"connection", b"close"),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        for event in (
-            h11.Response(
-                status_code=problem.status, headers=headers, reason=problem.status.phrase.encode()
-            ),
-            h11.Data(data=content),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event))
+        self.transport.write(
+            f"HTTP/1.1 {problem.status} {problem.status.phrase}\r\n"
+            f"content-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(content)}\r\n"
+            "connection: close\r\n"
+            "cache-control: no-store\r\n"
+            "x-content-type-options: nosniff\r\n\r\n".encode()
+            + content
+        )
         # Closing under a client that still sends resets the connection, and a reset may take the
         # answer with it: so first only our side ends (RFC 9112, section 9.6).
         self.transport.write_eof()
         self._linger = self.loop.call_later(_LINGER.total_seconds(), self.transport.close)
+
+    def _leave_cycle(self) -> bool:
+        """Let go of the request whose body turned out malformed; whether it was being answered."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return bool(cycle.response_started)

@@ -82,7 +82,7 @@ class Claim:
         )
 
 
-def _read_key(
+async def _read_key(
     _declared: Annotated[
         str | None,
         Header(

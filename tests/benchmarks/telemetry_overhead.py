@@ -10,6 +10,7 @@ clock, because other work on the machine changes them less. The aim is at least 
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import statistics
@@ -59,6 +60,9 @@ def serve(kind: str, port: int) -> None:
         telemetry.start()
         ledger.start()
 
+    # As python -m services.api does; here both.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False)
 
 

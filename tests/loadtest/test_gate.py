@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from alerts.gateway import Gateway
@@ -25,6 +30,7 @@ from speakfit.settings import Settings
 from speakfit.target import Target, TargetKind
 from tests.conftest import ROOT, free_port
 from tests.loadtest.test_verdict import a_run, page
+from tests.recording_monitoring import until
 
 
 def gate(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -55,6 +61,40 @@ def test_what_must_not_be_loaded_is_refused(
     assert "does not answer" in capsys.readouterr().err
     assert gate(monkeypatch, "steady", *local, "--compare", str(tmp_path / "none.json")) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_interrupted_it_reports_what_was_measured_calls_it_invalid_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    log, report = tmp_path / "gate.log", tmp_path / "report"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loadtest", "gate", "steady", "ramp", "--report", str(report)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        ledger = report / "steady.locust.log"
+        until(ledger.exists, 120, "the load")
+        family = psutil.Process(process.pid).children(recursive=True)
+        # Some seconds of the 36 that it would last.
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(90) == 6, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    data = json.loads((report / JSON_FILE).read_text(encoding="utf-8"))
+    assert data["verdict"] == "INVALID"
+    (run,) = data["runs"]
+    assert (run["scenario"], run["verdict"]) == ("steady", "INVALID")
+    assert run["answered"] > 50
+    assert not [one for one in family if one.is_running()]
 
 
 def test_a_report_is_whole_by_itself_and_can_be_compared(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -266,11 +267,26 @@ def test_what_is_not_http_is_a_problem_too(strict: httpx.Client) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
     ):
         with connect(strict) as line:
             line.sendall(nonsense)
             problem = problem_of(heard(line))
         assert (problem["status"], problem["code"]) == (400, "not-http"), nonsense[:40]
+
+
+def test_a_head_that_grows_and_grows_is_cut_before_it_ends(strict: httpx.Client) -> None:
+    with connect(strict) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: ")
+        with suppress(OSError):
+            for _ in range(40):
+                line.sendall(b"b" * 1000)
+                time.sleep(0.005)
+        assert problem_of(heard(line))["code"] == "not-http"
 
 
 def within(limits: Limits, body: list[tuple[float, bytes]]) -> tuple[httpx.Response, list[str]]:

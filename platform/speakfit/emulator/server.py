@@ -153,6 +153,8 @@ class Emulator:
         self._http = uvicorn.Server(
             uvicorn.Config(
                 http_app(self),
+                # httptools refuses verbs that it does not know, before Google's 405 could be given.
+                http="h11",
                 lifespan="off",
                 ws="none",
                 log_config=None,
