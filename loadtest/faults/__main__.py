@@ -46,7 +46,13 @@ async def _serve(texts: list[str], port: int, seed: int) -> None:
         links[name] = Link(name=name, listen=int(listen), upstream=(host, int(far)), seed=seed)
         await links[name].start()
     config = uvicorn.Config(
-        application(links), host="127.0.0.1", port=port, log_level="warning", access_log=False
+        application(links),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
+        http="h11",
+        loop="asyncio",
     )
     await uvicorn.Server(config).serve()
     for one in links.values():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from speakfit.fillers import FillerMethod
 from speakfit.settings import Settings
 from speakfit.wishes import Wishes
 from speakfit_ops.stack import local_whisper_model
-from tests.benchmarks.synthesis import Voice
+from tests.benchmarks.synthesis import synthesize
 from tests.services.speech import AUSTEN, KENNEDY, Samples, samples_of, silence
 
 NEAR_SECONDS = 0.75
@@ -52,25 +53,28 @@ class Spoken:
     fillers: tuple[float, ...]
 
 
-def speeches(*, with_fillers: bool) -> list[Spoken]:
+def speeches(*, with_fillers: bool) -> Iterator[Spoken]:
     """Four sentences each: all voices, all speeds."""
-    found: list[Spoken] = []
     for name in VOICES:
         for speed in SPEEDS:
-            voice = Voice(name, words_per_minute=speed)
+            texts = [
+                text
+                for before, filler, after in SENTENCES
+                for text in (before, f"{filler},", after)
+            ]
+            voice = synthesize(name, sorted(set(texts)), words_per_minute=speed)
             for some in (SENTENCES[:4], SENTENCES[4:]):
                 pieces: list[Samples] = []
                 times: list[float] = []
                 for before, filler, after in some:
-                    pieces += [voice.say(before), silence(0.15)]
+                    pieces += [voice[before], silence(0.15)]
                     if with_fillers:
-                        said = voice.say(filler + ",")
+                        sound = voice[f"{filler},"]
                         begin = sum(map(len, pieces))
-                        times.append((begin + len(said) / 2) / SAMPLE_RATE)
-                        pieces += [said, silence(0.2)]
-                    pieces += [voice.say(after), silence(0.6)]
-                found.append(Spoken(samples=np.concatenate(pieces), fillers=tuple(times)))
-    return found
+                        times.append((begin + len(sound) / 2) / SAMPLE_RATE)
+                        pieces += [sound, silence(0.2)]
+                    pieces += [voice[after], silence(0.6)]
+                yield Spoken(samples=np.concatenate(pieces), fillers=tuple(times))
 
 
 def transcript(engine: WhisperEngine, samples: Samples, method: FillerMethod) -> Transcript:

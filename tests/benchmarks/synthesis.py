@@ -1,8 +1,18 @@
-"""Speech made by eSpeak NG, so that it is known what is said and when; only measurements use it."""
+"""Speech made by eSpeak NG, so that it is known what is said and when; only measurements use it.
+
+The library keeps one state a process, and begun a second time in one it was seen to say nothing
+and to crash its process. So each voice speaks in a process of its own:
+
+    python -m tests.benchmarks.synthesis VOICE WORDS_PER_MINUTE TEXT... > SAMPLES.npz
+"""
 
 from __future__ import annotations
 
 import ctypes
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
 
 import av
 import espeakng_loader
@@ -19,10 +29,22 @@ _CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-class Voice:
-    """One voice at one speed; the library underneath has one state, so use one at a time."""
+def synthesize(name: str, texts: Sequence[str], *, words_per_minute: int) -> dict[str, Samples]:
+    """Each text as 16 kHz samples of one voice, without the silence around it."""
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, name, str(words_per_minute), *texts],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    with np.load(io.BytesIO(done.stdout)) as spoken:
+        return {text: spoken[str(place)] for place, text in enumerate(texts)}
 
-    def __init__(self, name: str, *, words_per_minute: int) -> None:
+
+class _Voice:
+    """The one voice of this process."""
+
+    def __init__(self, name: str, words_per_minute: int) -> None:
         self._library = ctypes.CDLL(str(espeakng_loader.get_library_path()))
         folder = str(espeakng_loader.get_data_path()).encode()
         self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, folder, 0)
@@ -38,7 +60,6 @@ class Voice:
         return 0
 
     def say(self, text: str) -> Samples:
-        """The text as 16 kHz samples, without the silence around it."""
         self._pieces.clear()
         data = text.encode()
         self._library.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8, None, None)
@@ -51,3 +72,16 @@ class Voice:
         samples: Samples = np.concatenate([one.to_ndarray().reshape(-1) for one in made])
         loud = np.flatnonzero(np.abs(samples) > 60)
         return samples[loud[0] : loud[-1] + 1]
+
+
+def main(name: str, words_per_minute: str, *texts: str) -> None:
+    """Say all and write it down."""
+    voice = _Voice(name, int(words_per_minute))
+    spoken = {str(place): voice.say(text) for place, text in enumerate(texts)}
+    written = io.BytesIO()
+    np.savez(written, **spoken)  # type: ignore[arg-type] # its other option has a name of its own
+    sys.stdout.buffer.write(written.getvalue())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -10,7 +10,7 @@ from tests.services.speech import AUSTEN, samples_of
 
 
 def test_fillers_are_found_where_they_are_said_and_the_words_stay() -> None:
-    spoken = speeches(with_fillers=True)[0]
+    spoken = next(speeches(with_fillers=True))
     listening = engine()
     try:
         with_pass, without = (

@@ -155,6 +155,7 @@ class Emulator:
                 http_app(self),
                 # httptools refuses verbs that it does not know, before Google's 405 could be given.
                 http="h11",
+                loop="asyncio",
                 lifespan="off",
                 ws="none",
                 log_config=None,

@@ -68,4 +68,6 @@ def serve(port: int) -> None:
         host="127.0.0.1",
         port=port,
         log_level="warning",
+        http="h11",
+        loop="asyncio",
     )
