@@ -164,8 +164,15 @@ def endure(fleet: Fleet, clips: list[Path], *, rounds: int, at_once: int) -> Non
                 accepted[_accepted(api, clip)] = clip
             killing.join()
             fleet.revive()
+
+            def ended() -> bool:
+                # A worker whose child is killed while it starts ends, for its supervisor to restart
+                # (Celery: "Could not start worker processes"), and some time after the kill.
+                fleet.revive()
+                return _all_completed(engine)
+
             try:
-                until(lambda: _all_completed(engine), 60, "the end of every recording")
+                until(ended, 60, "the end of every recording")
             except AssertionError as error:
                 raise AssertionError(f"{error}: {_unfinished(engine)}") from None
         _assert_once(engine, accepted)
