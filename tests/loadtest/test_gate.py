@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -66,14 +65,19 @@ def test_what_must_not_be_loaded_is_refused(
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_interrupted_it_reports_what_was_measured_calls_it_invalid_and_leaves_nothing(
-    tmp_path: Path,
+    tmp_path: Path, server_dir: Path
 ) -> None:
     log, report = tmp_path / "gate.log", tmp_path / "report"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "loadtest", "gate", "steady", "ramp", "--report", str(report)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}",
+                # Where its stack lives.
+                "TMPDIR": str(server_dir),
+            },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -82,8 +86,14 @@ def test_interrupted_it_reports_what_was_measured_calls_it_invalid_and_leaves_no
         ledger = report / "steady.locust.log"
         until(ledger.exists, 120, "the load")
         family = psutil.Process(process.pid).children(recursive=True)
-        # Some seconds of the 36 that it would last.
-        time.sleep(12)
+        (api_log,) = server_dir.glob("speakfit-gate-*/data/logs/api.log")
+
+        def answered() -> int:
+            return api_log.read_text(encoding="utf-8").count('"message": "request"')
+
+        # A few of the 1,080 that it would send, beyond those that prepare.
+        before = answered()
+        until(lambda: answered() > before + 200, 40, "some load")
         process.send_signal(signal.SIGINT)
         assert process.wait(90) == 6, log.read_text()
     finally:
